@@ -1,0 +1,26 @@
+package farthing
+
+import (
+	_ "github.com/alecthomas/kong"
+	_ "github.com/consensys/gnark-crypto/ecc/bls12-381"
+	_ "github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+	_ "github.com/ethereum/go-ethereum/accounts/abi"
+	_ "github.com/ethereum/go-ethereum/accounts/keystore"
+	_ "github.com/ethereum/go-ethereum/crypto/secp256k1"
+	_ "github.com/ethereum/go-ethereum/eth"
+	_ "github.com/ethereum/go-ethereum/eth/catalyst"
+	_ "github.com/ethereum/go-ethereum/ethclient"
+	_ "github.com/ethereum/go-ethereum/ethclient/simulated"
+	_ "github.com/ethereum/go-ethereum/node"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/holiman/uint256"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "go.uber.org/goleak"
+	_ "go.yaml.in/yaml/v3"
+	_ "golang.org/x/crypto/sha3"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/term"
+	_ "golang.org/x/time/rate"
+	_ "modernc.org/sqlite"
+	_ "pgregory.net/rapid"
+)

@@ -1,0 +1,167 @@
+// Package evm holds the values that every EVM network shares: addresses, 32-byte hashes, Keccak-256, secp256k1
+// signatures and EIP-712 typed data. It opens no connection and depends on no node.
+//
+// Most callers want [Address], [Signer] and [Recover].
+package evm
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"golang.org/x/crypto/sha3"
+)
+
+// Address is a 20-byte account address. Its zero value stands for a network's native coin where an asset is named.
+type Address [20]byte
+
+// ParseAddress reads 40 hexadecimal digits after 0x, in any letter case: addresses are compared by value.
+func ParseAddress(s string) (Address, error) {
+	var a Address
+	if err := decodeFixed(a[:], s); err != nil {
+		return Address{}, fmt.Errorf("address %q: %w", clip(s), err)
+	}
+	return a, nil
+}
+
+// MustAddress is ParseAddress for constants; it panics on text that is no address.
+func MustAddress(s string) Address {
+	a, err := ParseAddress(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// IsZero reports whether a is the zero address.
+func (a Address) IsZero() bool { return a == Address{} }
+
+// Lower returns the address as 0x and 40 lower-case digits, the form that hashes over text use.
+func (a Address) Lower() string { return "0x" + hex.EncodeToString(a[:]) }
+
+// String returns the address with the checksum of EIP-55.
+func (a Address) String() string {
+	digits := []byte(hex.EncodeToString(a[:]))
+	sum := Keccak256(digits)
+	for i, c := range digits {
+		nibble := sum[i/2] >> 4
+		if i%2 == 1 {
+			nibble = sum[i/2] & 15
+		}
+		if c >= 'a' && nibble >= 8 {
+			digits[i] = c - 'a' + 'A'
+		}
+	}
+	return "0x" + string(digits)
+}
+
+// Short returns the abbreviation that people read: 0x52…e1.
+func (a Address) Short() string { s := a.Lower(); return s[:4] + "…" + s[40:] }
+
+// MarshalText implements encoding.TextMarshaler with the checksummed form.
+func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; see ParseAddress.
+func (a *Address) UnmarshalText(text []byte) (err error) { *a, err = ParseAddress(string(text)); return err }
+
+// Word returns the address as a left-padded ABI word.
+func (a Address) Word() (w [32]byte) { copy(w[12:], a[:]); return w }
+
+// Hash is a 32-byte value: a digest, a topic, a Merkle node.
+type Hash [32]byte
+
+// ParseHash reads 64 hexadecimal digits, with or without 0x.
+func ParseHash(s string) (Hash, error) {
+	var h Hash
+	if err := decodeFixed(h[:], s); err != nil {
+		return Hash{}, fmt.Errorf("hash %q: %w", clip(s), err)
+	}
+	return h, nil
+}
+
+// MustHash is ParseHash for constants; it panics on text that is no hash.
+func MustHash(s string) Hash {
+	h, err := ParseHash(s)
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+// IsZero reports whether every byte of h is zero.
+func (h Hash) IsZero() bool { return h == Hash{} }
+
+// String returns 0x and 64 lower-case digits.
+func (h Hash) String() string { return "0x" + hex.EncodeToString(h[:]) }
+
+// Short returns the abbreviation that people read: 0x9c…41.
+func (h Hash) Short() string { s := h.String(); return s[:4] + "…" + s[64:] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; see ParseHash.
+func (h *Hash) UnmarshalText(text []byte) (err error) { *h, err = ParseHash(string(text)); return err }
+
+// Keccak256 hashes the concatenation of parts.
+func Keccak256(parts ...[]byte) (h Hash) {
+	d := sha3.NewLegacyKeccak256()
+	for _, p := range parts {
+		d.Write(p)
+	}
+	d.Sum(h[:0])
+	return h
+}
+
+// Signature is r ‖ s ‖ v, 65 bytes with v 27 or 28.
+type Signature [65]byte
+
+// ParseSignature reads 65 bytes of hexadecimal. A v of 0 or 1 becomes 27 or 28; any other v, and a high s, are left
+// for [Recover] to refuse.
+func ParseSignature(s string) (Signature, error) {
+	var sig Signature
+	if err := decodeFixed(sig[:], s); err != nil {
+		return Signature{}, fmt.Errorf("signature: %w", err)
+	}
+	if sig[64] < 2 {
+		sig[64] += 27
+	}
+	return sig, nil
+}
+
+// String returns 0x and 130 lower-case digits.
+func (s Signature) String() string { return "0x" + hex.EncodeToString(s[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Signature) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; see ParseSignature.
+func (s *Signature) UnmarshalText(text []byte) (err error) {
+	*s, err = ParseSignature(string(text))
+	return err
+}
+
+// LogValue shows a prefix only: a signature is a bearer value for whoever may present it.
+func (s Signature) LogValue() slog.Value { return slog.StringValue(s.String()[:10] + "…") }
+
+var errLength = errors.New("wrong length")
+
+func decodeFixed(dst []byte, s string) error {
+	digits := strings.TrimPrefix(strings.TrimPrefix(s, "0x"), "0X")
+	if len(digits) != 2*len(dst) {
+		return fmt.Errorf("%w: %d hexadecimal digits, want %d", errLength, len(digits), 2*len(dst))
+	}
+	if _, err := hex.Decode(dst, []byte(digits)); err != nil {
+		return errors.New("not hexadecimal")
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}
