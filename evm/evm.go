@@ -64,7 +64,10 @@ func (a Address) Short() string { s := a.Lower(); return s[:4] + "…" + s[40:] 
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler; see ParseAddress.
-func (a *Address) UnmarshalText(text []byte) (err error) { *a, err = ParseAddress(string(text)); return err }
+func (a *Address) UnmarshalText(text []byte) (err error) {
+	*a, err = ParseAddress(string(text))
+	return err
+}
 
 // Word returns the address as a left-padded ABI word.
 func (a Address) Word() (w [32]byte) { copy(w[12:], a[:]); return w }
