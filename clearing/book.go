@@ -1,0 +1,85 @@
+package clearing
+
+import (
+	"context"
+	"iter"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/ledger"
+	"github.com/farthing402/farthing/money"
+)
+
+// Book keeps everything that the clearing house knows. Write runs fn in one transaction: when Write returns nil, what fn
+// wrote is on disk; when it returns an error, none of it is. Implementations may run several callers' closures in one
+// physical transaction, one after the other, and may run a closure again after undoing it, so fn must not keep what it
+// read from a run that failed. A Tx is for the goroutine that runs fn, and only until fn returns.
+type Book interface {
+	Read(ctx context.Context, fn func(Tx) error) error
+	Write(ctx context.Context, fn func(Tx) error) error
+}
+
+// Tx is a transaction on the [Book]. It holds no rule: it stores what package clearing decided. A row that is not there
+// is the zero value and false, never an error; errors are those of the store.
+type Tx interface {
+	// Account returns the owner's account, a zero one if there is none yet.
+	Account(owner, asset evm.Address) (Account, error)
+	PutAccount(Account) error
+	// Balance is for the accounts that are no owner's collateral: world, pot, bond.
+	Balance(ledger.Account) (ledger.Balance, error)
+	PutBalance(ledger.Account, ledger.Balance) error
+	// AddTransfer appends a transfer; an ID that is there already is an error.
+	AddTransfer(ledger.Transfer) error
+	// Balances yields every account of the asset, collateral included, for checks and figures.
+	Balances(asset evm.Address) iter.Seq2[BalanceRow, error]
+
+	GuaranteeByKey(guarantee.Key) (Guarantee, bool, error)
+	GuaranteeByDigest(evm.Hash) (Guarantee, bool, error)
+	AddGuarantee(Guarantee) error
+	// LowerGuarantee replaces what is payable, and the note that says so.
+	LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error
+	// Guarantees yields those of a cycle, in the order in which they were admitted.
+	Guarantees(CycleRef) iter.Seq2[Guarantee, error]
+	// GuaranteesOf yields those of a cycle in which the participant is payer or payee.
+	GuaranteesOf(c CycleRef, participant evm.Address) iter.Seq2[Guarantee, error]
+	// PayableBy sums what a payer's guarantees of a cycle come to.
+	PayableBy(c CycleRef, payer evm.Address) (money.Amount, error)
+
+	Cycle(CycleRef) (Cycle, bool, error)
+	CycleByID(evm.Hash) (Cycle, bool, error)
+	PutCycle(Cycle) error
+	// Cycles returns the newest first; open says to leave out those with nothing left to do. limit 0 is no limit.
+	Cycles(asset evm.Address, open bool, limit int) ([]Cycle, error)
+
+	// PutPositions replaces all positions of the cycle and generation.
+	PutPositions(c CycleRef, generation uint64, ps []Position) error
+	Positions(c CycleRef, generation uint64) ([]Position, error)
+	Position(c CycleRef, generation uint64, participant evm.Address) (Position, bool, error)
+	// MarkPosition sets one participant's flags.
+	MarkPosition(c CycleRef, generation uint64, participant evm.Address, flags PositionFlags) error
+
+	Schedules(asset evm.Address) ([]Schedule, error) // ascending by From
+	PutSchedule(Schedule) error
+	DropSchedule(asset evm.Address, from uint64) error
+	Assets() ([]evm.Address, error) // those that have a schedule
+
+	// Enqueue puts a call into the outbox in this transaction. The same ID and bytes again change nothing; the same ID
+	// with other bytes is an error.
+	Enqueue(evm.Call) error
+	CallState(id string) (evm.CallState, bool, error)
+
+	// Blocks returns the blocks applied on a stream, newest first, at most limit.
+	Blocks(stream Stream, limit int) ([]Block, error)
+	// PutBlock records a block as applied on the stream with the events that it brought.
+	PutBlock(stream Stream, b Block, events []Event) error
+	// DropBlock forgets the newest block of the stream and returns its events in the order in which they were applied.
+	DropBlock(stream Stream, number uint64) ([]Event, error)
+	// PruneBlocks forgets the blocks of the stream before number: they can no longer be unwound.
+	PruneBlocks(stream Stream, number uint64) error
+}
+
+// BalanceRow is an account and its balance.
+type BalanceRow struct {
+	Account ledger.Account
+	Balance ledger.Balance
+}
