@@ -60,15 +60,14 @@ func (s Signed) Verify(separator evm.Hash, r Rules) (evm.Hash, error) {
 		return evm.Hash{}, fmt.Errorf("guarantee: form %q: %w", clip(string(s.Form)), ErrForm)
 	}
 	for _, h := range signed {
-		signer, err := evm.Recover(h, s.Signature)
-		if err == nil && signer == s.Claims.Payer {
+		switch signer, err := evm.Recover(h, s.Signature); {
+		case err != nil:
+			return evm.Hash{}, fmt.Errorf("guarantee: %w: %w", ErrSignature, err)
+		case signer == s.Claims.Payer:
 			return digest, nil
 		}
-		if err != nil && len(signed) == 1 || err == evm.ErrHighS || err == evm.ErrRecoveryID {
-			return evm.Hash{}, fmt.Errorf("guarantee: %w: %w", ErrSignature, err)
-		}
 	}
-	return evm.Hash{}, fmt.Errorf("guarantee of %s: %w", s.Claims.Payer, ErrSignature)
+	return evm.Hash{}, fmt.Errorf("guarantee: signer is not %s: %w", s.Claims.Payer, ErrSignature)
 }
 
 func clip(s string) string {
