@@ -1,8 +1,18 @@
 package evm
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+)
+
+// Errors of whoever keeps calls.
+var (
+	// ErrCallConflict is the error of asking for other content under a call's ID, and of recording an attempt under a nonce
+	// that another open call of the account holds.
+	ErrCallConflict = errors.New("call conflicts with what is recorded")
+	// ErrNoCall is the error of naming a call that was never asked for.
+	ErrNoCall = errors.New("no such call")
 )
 
 // Call is a transaction that somebody wants sent from an account, named so that asking twice is asking once: a call's ID
@@ -32,23 +42,24 @@ func (c Call) LogValue() slog.Value {
 // CallState says how far a call has come.
 //
 //	queued ─→ sent ─→ done
-//	  │         ├───→ reverted     (mined, but the contract refused)
-//	  └────────────→ reverted      (refused in simulation; no nonce was spent)
+//	  │         └───→ reverted     (mined, but the contract refused)
+//	  └────────────→ reverted      (refused before it was sent; no nonce was spent)
 //
 // A reorganisation takes done and reverted back to sent.
 type CallState string
 
 const (
-	CallQueued   CallState = "queued"   // not on its way: it has no nonce, or has one and was never broadcast
-	CallSent     CallState = "sent"     // signed under its nonce and perhaps broadcast; perhaps mined, not yet deep enough
+	CallQueued   CallState = "queued"   // nothing is signed
+	CallSent     CallState = "sent"     // signed under a nonce and perhaps broadcast; perhaps mined, not yet deep enough
 	CallDone     CallState = "done"     // mined, successful, and as deep as was asked for
-	CallReverted CallState = "reverted" // refused by a contract, in simulation or in a block as deep as was asked for
+	CallReverted CallState = "reverted" // refused, in simulation or by the contract in a block as deep as was asked for
 )
 
 // Final reports whether nothing is left to do for the call unless the chain reorganises.
 func (s CallState) Final() bool { return s == CallDone || s == CallReverted }
 
-// Attempt is one signed transaction of a call. All attempts of a call share its nonce, so at most one is ever mined.
+// Attempt is one signed transaction of a call. Attempts of a call share a nonce, so at most one is ever mined; only when
+// another program has spent that nonce does the call go on under a new one.
 type Attempt struct {
 	Hash   Hash
 	Raw    []byte // the signed bytes, which a restart broadcasts again
@@ -73,8 +84,15 @@ type CallReceipt struct {
 type SentCall struct {
 	Call
 	State    CallState
-	Nonce    *uint64   // nil until one is assigned; then it never changes
-	Attempts []Attempt // oldest first
-	Receipt  *CallReceipt
-	Err      string // why the call was reverted; otherwise empty
+	Attempts []Attempt    // oldest first
+	Receipt  *CallReceipt // set while done, and while reverted in a block
+	Err      string       // why the call was reverted; otherwise empty
+}
+
+// Nonce returns the nonce of the newest attempt, and false for a call that has none.
+func (c SentCall) Nonce() (uint64, bool) {
+	if len(c.Attempts) == 0 {
+		return 0, false
+	}
+	return c.Attempts[len(c.Attempts)-1].Nonce, true
 }
