@@ -1,6 +1,7 @@
 package devchain_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/pbkdf2"
@@ -14,10 +15,12 @@ import (
 	"time"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/ethclient"
+	"github.com/ethereum/go-ethereum/params"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/devchain"
@@ -118,6 +121,37 @@ func TestChainIDIsAsAsked(t *testing.T) {
 	id, err := client.ChainID(t.Context())
 	if err != nil || id.Uint64() != 84532 {
 		t.Errorf("chain id %v, %v", id, err)
+	}
+}
+
+func TestAccountsHoldEtherAndDollars(t *testing.T) {
+	t.Parallel()
+	_, client := start(t, devchain.Config{Manual: true})
+	token := common.Address(devchain.TestDollar)
+	read := func(signature string, args ...[]byte) *big.Int {
+		selector := evm.Keccak256([]byte(signature))
+		out, err := client.CallContract(t.Context(), ethereum.CallMsg{To: &token, Data: append(selector[:4:4], bytes.Join(args, nil)...)}, nil)
+		if err != nil {
+			t.Fatal(signature, err)
+		}
+		return new(big.Int).SetBytes(out)
+	}
+	const units = devchain.Dollars * 1_000_000
+	for i, key := range devchain.Accounts() {
+		owner := key.Address().Word()
+		if got := read("balanceOf(address)", owner[:]); got.Uint64() != units {
+			t.Errorf("account %d has %v units of the test dollar, want %d", i, got, units)
+		}
+		ether, err := client.BalanceAt(t.Context(), common.Address(key.Address()), nil)
+		if want := new(big.Int).Mul(big.NewInt(devchain.Ether), big.NewInt(params.Ether)); err != nil || ether.Cmp(want) != 0 {
+			t.Errorf("account %d has %v wei, %v", i, ether, err)
+		}
+	}
+	if got := read("totalSupply()"); got.Uint64() != 10*units {
+		t.Errorf("total supply is %v", got)
+	}
+	if got := read("decimals()"); got.Uint64() != 6 {
+		t.Errorf("the token has %v decimals", got)
 	}
 }
 

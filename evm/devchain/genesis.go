@@ -53,7 +53,7 @@ func newGenesis(chainID uint64, at time.Time) *core.Genesis {
 	}
 	alloc := core.SystemContractAllocs()
 	maps.Copy(alloc, types.GenesisAlloc{
-		common.Address(TestDollar): dollarAccount(),
+		common.Address(TestDollar): dollarAccount(Accounts()),
 	})
 	wealth := new(big.Int).Mul(big.NewInt(Ether), big.NewInt(params.Ether))
 	for _, key := range Accounts() {
