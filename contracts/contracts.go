@@ -6,17 +6,17 @@
 // # Deployment
 //
 // The contracts name each other in immutables, so a deployer predicts addresses from its own nonces: with next nonce n,
-// Vault is created at n, ClearingHouse at n+1 and Disputes at n+2. Constructor arguments, in order:
+// Vault is created at n, ClearingHouse at n+1, Disputes at n+2 and Redemption at n+3. Constructor arguments, in order:
 //
-//   - Vault: address clearingHouse, address disputes, address guardian (zero for nobody), uint64 withdrawalDelay
-//     (seconds; W of the specification), address[] stablecoins (each must have code)
+//   - Vault: address clearingHouse, address disputes, address redemption, address guardian (zero for nobody), uint64
+//     withdrawalDelay (seconds; W of the specification), address[] stablecoins (each must have code)
 //   - ClearingHouse: address vault, address operator, address recovery (zero for nobody), uint64 recoveryDelay
 //     (seconds, shorter than every challenge window). The Vault must exist and name this address.
 //   - TestDollar: none. Its runtime code can also be put in a genesis allocation; the source states the storage layout.
 //
 // Then the operator calls, for every asset, ClearingHouse.setSchedule and, unless a bond of zero will do,
-// ClearingHouse.setBondRule, and once Vault.registerKey. The address of Disputes may have no code: then no cycle can be
-// voided and no guarantee redeemed.
+// ClearingHouse.setBondRule, and once Vault.registerKey. The addresses of Disputes and Redemption may have no code: then no
+// cycle can be voided and no guarantee redeemed.
 package contracts
 
 import (

@@ -47,6 +47,7 @@ contract ClearingHouse is IClearingHouse {
     }
 
     /// The least bond with which a cycle may be sealed: max(floor, perParticipant × participants, shareBps of the total).
+    /// perParticipant is three times what 8,000 gas may cost, in the asset.
     struct BondRule {
         uint112 floor;
         uint80 perParticipant;
@@ -249,8 +250,7 @@ contract ClearingHouse is IClearingHouse {
 
     /// @notice The least bond with which a cycle of that many participants and that total may be sealed now.
     function minimumBond(address asset, uint256 participants, uint256 total) public view returns (uint256 least) {
-        BondRule[2] storage rules = bondRules[asset];
-        BondRule memory rule = rules[1].from <= block.timestamp ? rules[1] : rules[0];
+        BondRule memory rule = _bondRule(asset);
         least = rule.floor;
         uint256 other = participants * rule.perParticipant;
         if (other > least) least = other;
@@ -501,7 +501,8 @@ contract ClearingHouse is IClearingHouse {
     // ---------------------------------------------------------------------------- release
 
     /// @notice Gives back what a chunk took, when its generation was voided or was not sealed by its deadline. What the
-    /// bond had filled returns to the bond. Anyone may call, once for a chunk, with the posted bytes.
+    /// bond had filled returns to the bond. Anyone may call, once for a chunk, with the posted bytes, and is paid for the
+    /// gas out of the bond: a third of perParticipant for each debtor.
     function release(bytes32 cycleId, uint64 generation, uint64 chunk, bytes calldata positions) external {
         Cycle storage c = cycles[cycleId];
         if (
@@ -517,19 +518,22 @@ contract ClearingHouse is IClearingHouse {
         released[key] |= bit;
         emit ChunkReleased(cycleId, generation, chunk);
 
-        uint256 n = positions.length / Positions.SIZE;
-        uint256[] memory given = new uint256[](c.filled ? n : 0);
+        uint256[] memory given = new uint256[](c.filled ? positions.length / Positions.SIZE : 0);
         uint256 count;
-        for (uint256 i; i < given.length; ++i) {
-            uint256 offset = i * Positions.SIZE;
+        uint256 debtors;
+        for (uint256 offset; offset < positions.length; offset += Positions.SIZE) {
             if (positions[offset + 20] != 0) continue;
+            ++debtors;
+            if (given.length == 0) continue;
             uint256 amount = fills[_fillKey(cycleId, generation, address(bytes20(positions[offset:offset + 20])))];
-            if (amount != 0) given[count++] = i << 112 | amount;
+            if (amount != 0) given[count++] = (offset / Positions.SIZE) << 112 | amount;
         }
         assembly ("memory-safe") {
             mstore(given, count)
         }
         vault.returnDebits(c.asset, positions, given);
+        uint256 gasMoney = debtors * (_bondRule(c.asset).perParticipant / 3);
+        if (gasMoney != 0) vault.reward(c.asset, msg.sender, gasMoney);
     }
 
     // ------------------------------------------------------------------ hooks of Disputes
@@ -684,6 +688,11 @@ contract ClearingHouse is IClearingHouse {
             }
         }
         revert NoSchedule(asset, periodStart);
+    }
+
+    function _bondRule(address asset) private view returns (BondRule memory) {
+        BondRule[2] storage rules = bondRules[asset];
+        return rules[rules[1].from <= block.timestamp ? 1 : 0];
     }
 
     function _postDeadline(Cycle storage c, Schedule memory s, uint64 periodStart) private view returns (uint64) {

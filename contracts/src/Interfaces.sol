@@ -14,13 +14,15 @@ struct Schedule {
     uint32 redeem;
 }
 
-/// @notice What the books may ask of the Vault. Every function refuses callers other than the two immutable addresses.
+/// @notice What the other contracts ask of the Vault. Each function that changes something names who may call it.
 interface IVault {
     function clearingHouse() external view returns (address);
     function disputes() external view returns (address);
+    function redemption() external view returns (address);
     function withdrawalGracePeriod() external view returns (uint64);
     function bond(address asset) external view returns (uint256);
     function autoSettle(address user) external view returns (bool);
+    function isSigner(address owner, address key) external view returns (bool);
     function takeDebits(address asset, uint64 periodStart, bytes calldata positions)
         external
         returns (uint256[] memory fills);
@@ -28,6 +30,7 @@ interface IVault {
     function pullDebit(address asset, address debtor, uint256 amount, uint256 filled) external payable;
     function payOut(address asset, address to, uint256 amount) external;
     function credit(address asset, address owner, uint256 amount) external;
+    function reward(address asset, address to, uint256 atMost) external returns (uint256 paid);
     function takeCollateral(address asset, address owner, uint256 atMost) external returns (uint256 taken);
     function takeBond(address asset, uint256 atMost) external returns (uint256 taken);
     function giveBond(address asset, uint256 amount) external;

@@ -9,8 +9,9 @@ import {Money} from "./Money.sol";
 /// @notice Holds all money: collateral per owner and asset, the operator's bonds, and what posted cycles owe. The zero
 /// address stands for the chain's native coin. To 4Mica's clients this contract is Core4Mica.
 ///
-/// The Vault trusts exactly two immutable addresses, the ClearingHouse and the Disputes contract. No key can take funds,
-/// nothing pauses a withdrawal, and there is no proxy. The guardian can stop new deposits and nothing else.
+/// The Vault obeys three immutable addresses, each in its own hooks only: the ClearingHouse, Disputes and Redemption. No
+/// key can take funds, nothing pauses a withdrawal, and there is no proxy. The guardian can stop new deposits and nothing
+/// else.
 ///
 /// Per asset and after every call: token balance ≥ Σ collateral + Σ unpaid credits of posted cycles + Σ redemption pools
 /// + bond. Tokens that arrive without a deposit are never counted.
@@ -31,6 +32,12 @@ contract Vault is IVault {
     struct Request {
         uint112 amount;
         uint64 timestamp;
+    }
+
+    /// A key that signs for an owner from one moment until another.
+    struct Signer {
+        uint64 from;
+        uint64 until;
     }
 
     struct UserAsset {
@@ -59,6 +66,7 @@ contract Vault is IVault {
 
     address public immutable clearingHouse;
     address public immutable disputes;
+    address public immutable redemption;
     /// @notice May stop and resume new deposits.
     address public immutable guardian;
     /// @notice The delay W between a withdrawal request and its payment.
@@ -69,6 +77,7 @@ contract Vault is IVault {
     mapping(address asset => mapping(address owner => Request)) private requests;
     /// @notice Whether being settled from collateral is what this payer wants, and therefore no default.
     mapping(address user => bool) public autoSettle;
+    mapping(address owner => mapping(address key => Signer)) private signers;
     /// @notice The operator's bond in an asset.
     mapping(address asset => uint256) public bond;
     mapping(address asset => Request) private bondRequests;
@@ -84,6 +93,7 @@ contract Vault is IVault {
     event WithdrawalRequested(address indexed user, address indexed asset, uint256 when, uint256 amount);
     event WithdrawalCanceled(address indexed user, address indexed asset);
     event AutoSettleSet(address indexed user, bool on);
+    event SignerSet(address indexed owner, address indexed key, uint64 from, uint64 until);
     event LimitPerCycleSet(address indexed user, address indexed asset, uint256 limit, uint64 fromStart);
     event StablecoinAssetUpdated(address indexed asset, bool enabled);
     event DepositsStopped(bool stopped);
@@ -111,6 +121,7 @@ contract Vault is IVault {
     error DebtUnfunded(address debtor, uint256 shortage);
     error InvalidKeyPeriod();
     error UnknownKey(uint256 index);
+    error UnknownSigner(address key);
 
     modifier nonReentrant() {
         if (entered) revert Reentered();
@@ -124,13 +135,13 @@ contract Vault is IVault {
         _;
     }
 
-    modifier onlyDisputes() {
-        if (msg.sender != disputes) revert NotAllowed(msg.sender);
+    modifier onlyRedemption() {
+        if (msg.sender != redemption) revert NotAllowed(msg.sender);
         _;
     }
 
     modifier onlyBooks() {
-        if (msg.sender != clearingHouse && msg.sender != disputes) revert NotAllowed(msg.sender);
+        if (msg.sender != clearingHouse && msg.sender != redemption) revert NotAllowed(msg.sender);
         _;
     }
 
@@ -141,19 +152,21 @@ contract Vault is IVault {
 
     /// @param clearingHouse_ address of the ClearingHouse, which need not have code yet.
     /// @param disputes_ address of the Disputes contract, which need not have code yet.
+    /// @param redemption_ address of the Redemption contract, which need not have code yet.
     /// @param guardian_ may stop new deposits; zero for nobody.
     /// @param withdrawalDelay W, in seconds.
     /// @param stablecoins the tokens that are listed from the start.
     constructor(
         address clearingHouse_,
         address disputes_,
+        address redemption_,
         address guardian_,
         uint64 withdrawalDelay,
         address[] memory stablecoins
     ) {
-        if (clearingHouse_ == address(0) || disputes_ == address(0)) revert InvalidRecipient();
         clearingHouse = clearingHouse_;
         disputes = disputes_;
+        redemption = redemption_;
         guardian = guardian_;
         withdrawalGracePeriod = withdrawalDelay;
         for (uint256 i; i < stablecoins.length; ++i) {
@@ -295,6 +308,25 @@ contract Vault is IVault {
     function setAutoSettle(bool on) external {
         autoSettle[msg.sender] = on;
         emit AutoSettleSet(msg.sender, on);
+    }
+
+    /// @notice Lets key sign claims and notes for the caller, at once; taking that back acts after a withdrawal delay, so
+    /// that what the key signed stays good until every road it may take has ended.
+    function setSigner(address key, bool on) external {
+        Signer storage signer = signers[msg.sender][key];
+        if (on) {
+            (signer.from, signer.until) = (uint64(block.timestamp), FOREVER);
+        } else {
+            uint64 until = uint64(block.timestamp) + withdrawalGracePeriod;
+            if (signer.until <= until) revert UnknownSigner(key);
+            signer.until = until;
+        }
+        emit SignerSet(msg.sender, key, signer.from, signer.until);
+    }
+
+    /// @notice Whether key may sign for owner now: the owner's own key always may.
+    function isSigner(address owner, address key) external view returns (bool) {
+        return key == owner || block.timestamp < signers[owner][key].until;
     }
 
     /// @notice Caps what one cycle may take from the caller's collateral; 2^256 − 1 removes the cap. A higher limit acts
@@ -507,7 +539,7 @@ contract Vault is IVault {
         return keccak256(abi.encode("4MICA_CORE_GUARANTEE_V1", block.chainid, address(this)));
     }
 
-    /// @notice Key and domain of a guarantee version: 1, or 2 whose validation is decoded by the Disputes contract.
+    /// @notice Key and domain of a guarantee version: 1, or 2 whose validation the Redemption contract decodes.
     function getGuaranteeVersionConfig(uint64 version)
         external
         view
@@ -518,7 +550,7 @@ contract Vault is IVault {
             return (
                 _currentKey(),
                 keccak256(abi.encode("4MICA_CORE_GUARANTEE_V2", block.chainid, address(this))),
-                disputes,
+                redemption,
                 true
             );
         }
@@ -594,7 +626,7 @@ contract Vault is IVault {
         }
     }
 
-    // ------------------------------------------------------- hooks of the two books
+    // -------------------------------------------------- hooks of the other contracts
 
     /// @notice Takes each debtor's amount from its collateral, within its limit, and what is short from the bond.
     /// @param positions a chunk whose form the ClearingHouse has checked.
@@ -720,22 +752,31 @@ contract Vault is IVault {
         emit CollateralDeposited(owner, asset, amount);
     }
 
+    /// @notice Pays a reward out of the bond, as far as there is any, into the collateral of whoever earned it.
+    function reward(address asset, address to, uint256 atMost) external returns (uint256 paid) {
+        if (msg.sender != clearingHouse && msg.sender != disputes) revert NotAllowed(msg.sender);
+        paid = _decreaseBond(asset, atMost);
+        if (paid == 0) return 0;
+        _increase(asset, to, paid);
+        emit CollateralDeposited(to, asset, paid);
+    }
+
     /// @notice Moves collateral into a redemption pool, as far as there is any.
     function takeCollateral(address asset, address owner, uint256 atMost)
         external
-        onlyDisputes
+        onlyRedemption
         returns (uint256 taken)
     {
         return _decrease(asset, owner, atMost);
     }
 
-    /// @notice Takes from the bond for rewards, answers and shortages, as far as there is any.
-    function takeBond(address asset, uint256 atMost) external onlyDisputes returns (uint256 taken) {
+    /// @notice Moves bond into a redemption pool that is short, as far as there is any.
+    function takeBond(address asset, uint256 atMost) external onlyRedemption returns (uint256 taken) {
         return _decreaseBond(asset, atMost);
     }
 
     /// @notice Returns to the bond what takeBond took and nobody was owed.
-    function giveBond(address asset, uint256 amount) external onlyDisputes {
+    function giveBond(address asset, uint256 amount) external onlyRedemption {
         _increaseBond(asset, amount);
     }
 }
