@@ -17,10 +17,15 @@ import (
 // Address is a 20-byte account address. Its zero value stands for a network's native coin where an asset is named.
 type Address [20]byte
 
-// ParseAddress reads 40 hexadecimal digits after 0x, in any letter case: addresses are compared by value.
+// ParseAddress reads 40 hexadecimal digits after 0x, in any letter case: addresses are compared by value, and a checksum
+// is not asked for.
 func ParseAddress(s string) (Address, error) {
 	var a Address
-	if err := decodeFixed(a[:], s); err != nil {
+	err := errPrefix
+	if hasPrefix(s) {
+		err = decodeFixed(a[:], s)
+	}
+	if err != nil {
 		return Address{}, fmt.Errorf("address %q: %w", clip(s), err)
 	}
 	return a, nil
@@ -149,10 +154,18 @@ func (s *Signature) UnmarshalText(text []byte) (err error) {
 // LogValue shows a prefix only: a signature is a bearer value for whoever may present it.
 func (s Signature) LogValue() slog.Value { return slog.StringValue(s.String()[:10] + "…") }
 
-var errLength = errors.New("wrong length")
+var (
+	errPrefix = errors.New("does not begin with 0x")
+	errLength = errors.New("wrong length")
+)
+
+func hasPrefix(s string) bool { return strings.HasPrefix(s, "0x") || strings.HasPrefix(s, "0X") }
 
 func decodeFixed(dst []byte, s string) error {
-	digits := strings.TrimPrefix(strings.TrimPrefix(s, "0x"), "0X")
+	digits := s
+	if hasPrefix(s) {
+		digits = s[2:]
+	}
 	if len(digits) != 2*len(dst) {
 		return fmt.Errorf("%w: %d hexadecimal digits, want %d", errLength, len(digits), 2*len(dst))
 	}

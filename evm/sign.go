@@ -8,7 +8,6 @@ import (
 	"log/slog"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
-	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 )
 
 // Errors of [Recover], in the order in which they are checked.
@@ -69,16 +68,13 @@ func (k *PrivateKey) GoString() string { return k.String() }
 // LogValue shows the address only.
 func (k *PrivateKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// Sign returns the deterministic (RFC 6979), low-s signature of digest.
+// Sign returns the deterministic (RFC 6979), low-s signature of digest. It does not wait, so it does not look at ctx.
 func (k *PrivateKey) Sign(_ context.Context, digest Hash) (Signature, error) {
-	compact := ecdsa.SignCompact(k.key, digest[:], false) // v ‖ r ‖ s
-	var sig Signature
-	copy(sig[:64], compact[1:])
-	sig[64] = compact[0]
-	return sig, nil
+	return signDigest(k.key, digest)
 }
 
-// Recover returns the address whose key signed digest. A high s is refused, so that a signature has one encoding.
+// Recover returns the address whose key signed digest. A high s is refused, so that a signature has one encoding. It
+// checks v, then s, then the rest: see [ErrRecoveryID], [ErrHighS] and [ErrRecover].
 func Recover(digest Hash, sig Signature) (Address, error) {
 	if sig[64] != 27 && sig[64] != 28 {
 		return Address{}, ErrRecoveryID
@@ -87,18 +83,16 @@ func Recover(digest Hash, sig Signature) (Address, error) {
 	if s.SetByteSlice(sig[32:64]) || s.IsOverHalfOrder() {
 		return Address{}, ErrHighS
 	}
-	var compact [65]byte
-	compact[0] = sig[64]
-	copy(compact[1:], sig[:64])
-	pub, _, err := ecdsa.RecoverCompact(compact[:], digest[:])
-	if err != nil {
-		return Address{}, ErrRecover
-	}
-	return pubAddress(pub), nil
+	return recoverSigner(digest, sig)
 }
 
-func pubAddress(pub *secp256k1.PublicKey) (a Address) {
-	h := Keccak256(pub.SerializeUncompressed()[1:])
+func pubAddress(pub *secp256k1.PublicKey) Address {
+	return uncompressedAddress(pub.SerializeUncompressed())
+}
+
+// uncompressedAddress takes a public key as 0x04 ‖ x ‖ y.
+func uncompressedAddress(pub []byte) (a Address) {
+	h := Keccak256(pub[1:])
 	copy(a[:], h[12:])
 	return a
 }
