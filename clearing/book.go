@@ -13,7 +13,9 @@ import (
 // Book keeps everything that the clearing house knows. Write runs fn in one transaction: when Write returns nil, what fn
 // wrote is on disk; when it returns an error, none of it is. Implementations may run several callers' closures in one
 // physical transaction, one after the other, and may run a closure again after undoing it, so fn must not keep what it
-// read from a run that failed. A Tx is for the goroutine that runs fn, and only until fn returns.
+// read from a run that failed. Writes are serializable: what fn read still holds when its writes become visible. An error
+// of Write does not always mean that nothing is on disk (the answer to the commit may be lost), so callers write what
+// can be asked for again. A Tx is for the goroutine that runs fn, and only until fn returns.
 type Book interface {
 	Read(ctx context.Context, fn func(Tx) error) error
 	Write(ctx context.Context, fn func(Tx) error) error
@@ -30,13 +32,18 @@ type Tx interface {
 	PutBalance(ledger.Account, ledger.Balance) error
 	// AddTransfer appends a transfer; an ID that is there already is an error.
 	AddTransfer(ledger.Transfer) error
-	// Balances yields every account of the asset, collateral included, for checks and figures.
+	// DropTransfer forgets a transfer whose block a reorg took away, so that the same one can be added again; an ID that
+	// is not there is an error.
+	DropTransfer(id string) error
+	// Balances yields every account of the asset, collateral included, in any order, for checks and figures. Accounts that
+	// never had a balance other than zero may be left out.
 	Balances(asset evm.Address) iter.Seq2[BalanceRow, error]
 
 	GuaranteeByKey(guarantee.Key) (Guarantee, bool, error)
 	GuaranteeByDigest(evm.Hash) (Guarantee, bool, error)
+	// AddGuarantee's key and digest must be new.
 	AddGuarantee(Guarantee) error
-	// LowerGuarantee replaces what is payable, and the note that says so.
+	// LowerGuarantee replaces what is payable, and the note that says so. The guarantee must be there.
 	LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error
 	// Guarantees yields those of a cycle, in the order in which they were admitted.
 	Guarantees(CycleRef) iter.Seq2[Guarantee, error]
@@ -48,18 +55,18 @@ type Tx interface {
 	Cycle(CycleRef) (Cycle, bool, error)
 	CycleByID(evm.Hash) (Cycle, bool, error)
 	PutCycle(Cycle) error
-	// Cycles returns the newest first; open says to leave out those with nothing left to do. limit 0 is no limit.
+	// Cycles returns the newest first; open says to leave out those whose status is Closed. limit 0 is no limit.
 	Cycles(asset evm.Address, open bool, limit int) ([]Cycle, error)
 
 	// PutPositions replaces all positions of the cycle and generation.
 	PutPositions(c CycleRef, generation uint64, ps []Position) error
-	Positions(c CycleRef, generation uint64) ([]Position, error)
+	Positions(c CycleRef, generation uint64) ([]Position, error) // ascending by Index
 	Position(c CycleRef, generation uint64, participant evm.Address) (Position, bool, error)
-	// MarkPosition sets one participant's flags.
-	MarkPosition(c CycleRef, generation uint64, participant evm.Address, flags PositionFlags) error
+	// MarkPosition sets one participant's flags and what the bond stood in for. The position must be there.
+	MarkPosition(c CycleRef, generation uint64, participant evm.Address, filled money.Amount, flags PositionFlags) error
 
 	Schedules(asset evm.Address) ([]Schedule, error) // ascending by From
-	PutSchedule(Schedule) error
+	PutSchedule(Schedule) error                      // replaces the one with the same From
 	DropSchedule(asset evm.Address, from uint64) error
 	Assets() ([]evm.Address, error) // those that have a schedule
 
@@ -70,9 +77,11 @@ type Tx interface {
 
 	// Blocks returns the blocks applied on a stream, newest first, at most limit.
 	Blocks(stream Stream, limit int) ([]Block, error)
-	// PutBlock records a block as applied on the stream with the events that it brought.
+	// PutBlock records a block as applied on the stream with the events that it brought. Its number must be higher than
+	// any on the stream.
 	PutBlock(stream Stream, b Block, events []Event) error
-	// DropBlock forgets the newest block of the stream and returns its events in the order in which they were applied.
+	// DropBlock forgets the newest block of the stream, which must have this number, and returns its events in the order
+	// in which they were applied.
 	DropBlock(stream Stream, number uint64) ([]Event, error)
 	// PruneBlocks forgets the blocks of the stream before number: they can no longer be unwound.
 	PruneBlocks(stream Stream, number uint64) error

@@ -86,11 +86,13 @@ type Cycle struct {
 	Root         evm.Hash // R, stock clients' root
 	Statements   evm.Hash // Q
 	Height       uint8    // h, chunks of 2^h positions
-	Tries        uint64   // how often posting was begun again after a call was refused
-	RetryAt      uint64
-	SealedAt     uint64 // chain time of the commit, once applied
-	FinalAt      uint64 // SealedAt + Challenge
-	Trouble      string // why it does not move, for people; empty if it does
+	Posted       uint64   // chunks of this generation that are applied as posted
+	Tries        uint64   // how often calls of this stage were made again after one was refused
+	RetryAt      uint64   // not to be tried again before
+	SealedAt     uint64   // chain time of the commit, once applied
+	FinalAt      uint64   // SealedAt + Challenge
+	Finalized    bool     // CycleFinalized is applied
+	Trouble      string   // why it does not move, for people; empty if it does
 }
 
 // Role of a participant in a cycle, as the leaf of the tree spells it.
@@ -146,20 +148,22 @@ const (
 	WithdrawalCanceled  EventKind = "withdrawal_canceled"  // Account, Asset
 	AutoSettleSet       EventKind = "auto_settle_set"      // Account, On
 	LimitSet            EventKind = "limit_set"            // Account, Asset, Amount, On: there is a limit
-	PositionsPosted     EventKind = "positions_posted"     // Cycle, Generation, Chunk
+	PositionsPosted     EventKind = "positions_posted"     // Cycle, Generation, Chunk, Root = keccak256 of the chunk
 	CycleCommitted      EventKind = "cycle_committed"      // Cycle, Asset, Root, Amount = total, Time = finality
 	DebtFilled          EventKind = "debt_filled"          // Cycle, Account, Amount
 	DebtorPaid          EventKind = "debtor_paid"          // Cycle, Account, Amount
 	DebtorDefaulted     EventKind = "debtor_defaulted"     // Cycle, Account, Amount
 	CreditorClaimed     EventKind = "creditor_claimed"     // Cycle, Account, Amount
 	CycleFinalized      EventKind = "cycle_finalized"      // Cycle
+	CycleVoided         EventKind = "cycle_voided"         // Cycle, Generation = the voided one, On: failed for good
 	ChunkReleased       EventKind = "chunk_released"       // Cycle, Generation, Chunk
 	BondChanged         EventKind = "bond_changed"         // Asset, Amount, On: added, else withdrawn
 	ScheduleSet         EventKind = "schedule_set"         // Schedule
 )
 
-// Event is what one log says, in plain values. Undo is what applying it replaced, kept so that a reorg can put it
-// back; only package clearing reads it.
+// Event is what one log says, in plain values. The follower fills all but the last two members. Ignored says why the
+// event changed nothing, and is empty if it was applied. Undo is what applying it replaced, kept so that a reorg can put
+// it back; only package clearing reads it.
 type Event struct {
 	Kind       EventKind
 	TxHash     evm.Hash
@@ -174,14 +178,16 @@ type Event struct {
 	Time       uint64
 	On         bool
 	Schedule   *Schedule
+	Ignored    string
 	Undo       []byte
 }
 
-// Chain packs the calls that a cycle needs into bytes; it sends nothing. evm/chain implements it with the contracts'
-// ABI, a simulated chain with its own.
+// Chain packs the calls that a cycle needs into bytes; it sends nothing. It chooses From and GasLimit and leaves the ID
+// to the house. evm/chain implements it with the contracts' ABI, a simulated chain with its own.
 type Chain interface {
-	// Post posts one chunk of positions, 69 bytes each.
-	Post(c CycleRef, height uint8, chunk []byte) (evm.Call, error)
+	// Post posts one chunk of positions, 69 bytes each. Generation and chunk number say which, so that a call that comes
+	// twice or out of turn changes nothing.
+	Post(c CycleRef, generation, chunk uint64, height uint8, positions []byte) (evm.Call, error)
 	// Commit seals the cycle. deadline, in unix seconds, is given for both of the reference's deadlines.
 	Commit(c CycleRef, root evm.Hash, total money.Amount, deadline uint64, chunks int) (evm.Call, error)
 	MarkDefaulted(cycle evm.Hash, debtor evm.Address, amount money.Amount, proof []evm.Hash) (evm.Call, error)
