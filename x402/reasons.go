@@ -1,0 +1,129 @@
+package x402
+
+import (
+	"sort"
+	"strings"
+)
+
+// Reason is one row of the table of error codes. Codes are part of the protocol: they are only ever added.
+type Reason struct {
+	Code   string `json:"code"`
+	Status int    `json:"status"` // HTTP
+	Exit   int    `json:"exit"`   // of the command
+	Retry  string `json:"retry"`  // "never", "same payment", "new payment" or "after" doing the remedy
+	What   string `json:"cause"`
+	Money  string `json:"money"` // effect on money
+	Remedy string `json:"remedy"`
+}
+
+const (
+	notCharged = "Nothing was charged."
+	notSigned  = "Nothing was signed."
+)
+
+// reasons is the one table; docs/errors.md is made from it. Codes of the x402 protocol stand in package facilitators use,
+// ours stand beside them here.
+var reasons = []Reason{
+	{"usage", 400, 2, "after", "The command line, or the request, does not say what is needed.", notCharged, "See farthing VERB --help."},
+	{"config_invalid", 500, 2, "after", "A setting or file cannot be used.", notCharged, "Mend what the message names; nothing was changed."},
+	{"price_invalid", 500, 2, "after", "A price cannot be what it says.", notCharged, "Write it as $0.0005, $0.01 per 100 records, or 0.001 USDC per MB out."},
+	{"asset_unknown", 400, 2, "after", "No token of that name is known on that network.", notCharged, "Use a known one, or add its address to networks.yaml."},
+	{"network_unknown", 400, 2, "after", "No network of that name is known.", notCharged, "Use a known one, or add it to networks.yaml."},
+	{"chain_mismatch", 500, 1, "after", "The chain behind the RPC URL is not the one that was named, or carries other contracts.", notCharged, "Check --rpc-url, --network and deployment.json."},
+	{"chain_unreachable", 503, 1, "same payment", "The chain does not answer.", "Nothing moved; what was sent stays recorded and is followed up.", "Check the RPC URL and try again."},
+	{"keystore_passphrase", 500, 2, "after", "The passphrase of a key file is wrong or not given.", notSigned, "Name a file with FARTHING_PASSPHRASE_FILE, or type it when asked."},
+	{"below_break_even", 500, 1, "after", "A route would sell at a loss.", notCharged, "Sell a bundle, raise the price, or pass --allow-loss."},
+
+	{"payment_required", 402, 4, "new payment", "The resource has a price and the request carried no payment.", notCharged, "Pay it: farthing get --max LIMIT URL."},
+	{"payment_undecodable", 402, 4, "new payment", "The payment header is not what x402 describes.", notCharged, "Send standard base64 of the JSON payload in one payment header."},
+	{"payment_header_duplicate", 400, 4, "new payment", "There is more than one payment header.", notCharged, "Send exactly one of PAYMENT-SIGNATURE and X-PAYMENT."},
+	{"payment_header_oversized", 400, 4, "new payment", "The payment header is larger than 8 KiB.", notCharged, "Send only the payload."},
+	{"payment_mismatch", 402, 4, "new payment", "The payment is for something else than this request: price, asset, payee, network or terms differ.", notCharged, "Sign what this 402 asks for."},
+	{"quote_expired", 402, 4, "new payment", "The price that the payment accepts is no longer offered.", notCharged, "Sign the new quote in this 402."},
+	{"payment_used", 409, 4, "new payment", "The payment has bought something already.", "Not charged again.", "The same request gives the stored answer; another request needs its own payment."},
+	{"payment_in_progress", 409, 4, "same payment", "The payment's request is being worked on.", "Not charged again.", "Ask again with the same payment in a moment."},
+	{"payment_void", 402, 4, "new payment", "The payment's purchase ended without a charge.", notCharged, "Sign a new payment."},
+	{"payer_signature_invalid", 402, 4, "new payment", "The signature is not the payer's.", notCharged, "Sign with the key of the payer's address."},
+	{"high_s", 402, 4, "new payment", "The signature is not in its one canonical form.", notCharged, "Sign with low s, as all current libraries do."},
+	{"eip191_off", 402, 4, "new payment", "The claims are signed as a text message, which this clearing house does not admit.", notCharged, "Sign typed data (EIP-712)."},
+	{"timestamp_skew", 402, 4, "new payment", "The payment's time is too far from the clearing house's.", notCharged, "Set the clock (NTP) and retry."},
+	{"collateral_insufficient", 402, 4, "after", "The payer has less free collateral than the guarantee needs.", notCharged, "Deposit more, or wait until the current cycle frees some."},
+	{"limit_per_cycle_exceeded", 402, 4, "after", "The payer's own limit per cycle would be passed.", notCharged, "Raise the limit, or wait for the next cycle."},
+	{"asset_unsupported", 402, 4, "new payment", "The clearing house does not clear this asset.", notCharged, "Pay in an asset that it lists."},
+	{"amount_invalid", 402, 4, "new payment", "The amount is zero, or larger than the chain can hold.", notCharged, "Sign the amount that is asked for."},
+	{"guarantee_conflict", 409, 4, "new payment", "A guarantee with this request id exists and is not the same.", notCharged, "Use a new request id for a new payment."},
+	{"certificate_invalid", 503, 4, "same payment", "The clearing house's certificate does not verify.", "Not served, not charged.", "The seller checks its clearing house; try again later."},
+	{"certificate_mismatch", 503, 4, "same payment", "The clearing house certified something else.", "Not served, not charged.", "The seller checks its clearing house; try again later."},
+	{"house_unreachable", 503, 4, "same payment", "The clearing house does not answer in time.", "Not served, not charged.", "Retry with the same payment."},
+	{"house_refused", 503, 4, "same payment", "The clearing house answered with an error of its own.", "Not served, not charged.", "Retry with the same payment, or ask its operator."},
+	{"upstream_unreachable", 502, 1, "new payment", "The server behind the gate does not answer.", notCharged, "Start it, or pass --upstream."},
+	{"handler_failed", 500, 1, "new payment", "The seller's own code failed.", notCharged, "Ask again with a new payment."},
+	{"meter_missing", 502, 1, "new payment", "The answer does not say how much was used.", notCharged, "The seller mends the route's count."},
+	{"route_unlisted", 404, 4, "never", "The gate does not sell this path.", notCharged, "Ask for a path that it lists."},
+	{"path_ambiguous", 400, 4, "never", "The path can be read in two ways.", notCharged, "Send it without //, dot segments and encoded slashes."},
+	{"book_unavailable", 503, 1, "same payment", "The seller cannot write down what it sells.", "Not served, not charged.", "Retry with the same payment."},
+	{"settlement_pending", 503, 5, "same payment", "Whether the payment counts is not known yet.", "It may still be charged; it cannot be charged twice.", "farthing get --resume ID; do not pay again."},
+
+	{"note_invalid", 400, 1, "never", "The note is not signed by the guarantee's payee, or names no guarantee.", "The guarantee stays as it was.", "Sign it with the payee's key."},
+	{"note_too_late", 409, 1, "never", "The guarantee's cycle has passed its cutoff.", "The guarantee stays as it was.", "Refund with a payment the other way."},
+	{"note_not_lower", 409, 1, "never", "The note does not lower what is payable.", "The guarantee stays as it was.", "Amounts can only be lowered."},
+	{"cycle_unknown", 404, 1, "never", "There is no such cycle.", notCharged, "farthing cycle lists them."},
+	{"position_unknown", 404, 1, "never", "The address has no position in this cycle.", notCharged, "Check the address and the cycle."},
+	{"action_wrong", 400, 1, "never", "The position is not one that this action is for, or the cycle is not that far.", notCharged, "Debtors pay, creditors collect; farthing cycle shows when."},
+
+	{"budget_exceeded", 402, 3, "after", "Your own limit does not allow it.", notSigned, "Raise --max or the budget, or use the seller's cheaper route."},
+	{"seller_not_allowed", 402, 3, "after", "Your own list of sellers does not name this one.", notSigned, "Add it to the list."},
+	{"payee_changed", 402, 3, "after", "The seller asks to be paid at another address than before.", notSigned, "Ask the seller; then --trust-payee ADDRESS."},
+	{"no_common_option", 402, 4, "after", "None of the seller's ways to pay is one of yours.", notSigned, "Fund the network it takes, or ask the seller to accept yours."},
+	{"offer_invalid", 402, 4, "never", "The seller's 402 contradicts itself or the request.", notSigned, "Tell the seller."},
+	{"payment_refused", 402, 4, "never", "The seller refused a payment and gave no reason that we know.", "The seller says nothing was charged.", "Ask the seller; the purchase is in the journal."},
+	{"journal_unusable", 500, 1, "after", "The journal of purchases cannot be read or written.", notSigned, "Check the file and its permissions."},
+
+	{"malformed_request", 400, 1, "never", "The request cannot be read.", notCharged, "Mend what the message names."},
+	{"body_too_large", 413, 1, "never", "The request is larger than is taken.", notCharged, "Send less at once."},
+	{"method_not_allowed", 405, 1, "never", "The path is there, but not with this method.", notCharged, "See the Allow header."},
+	{"not_found", 404, 1, "never", "There is no such thing here.", notCharged, "Check the path."},
+	{"unauthorized", 401, 1, "after", "This needs a login.", notCharged, "Only development mode shows it without one."},
+	{"internal", 500, 1, "same payment", "Something failed that should not have.", "What was durable stays so; asking again with the same payment cannot pay twice.", "Give the reference to the operator."},
+}
+
+// All returns the table, in its own order.
+func All() []Reason { return append([]Reason(nil), reasons...) }
+
+var byCode = func() map[string]Reason {
+	m := make(map[string]Reason, len(reasons))
+	for _, r := range reasons {
+		m[r.Code] = r
+	}
+	return m
+}()
+
+// Lookup returns a code's row.
+func Lookup(code string) (Reason, bool) {
+	r, ok := byCode[code]
+	return r, ok
+}
+
+// Nearest returns the code that shares the most of its letter pairs with code.
+func Nearest(code string) string {
+	pairs := func(s string) map[string]bool {
+		m := map[string]bool{}
+		for i := 0; i+2 <= len(s); i++ {
+			m[s[i:i+2]] = true
+		}
+		return m
+	}
+	asked := pairs(strings.ToLower(code))
+	ranked := All()
+	score := func(r Reason) (n int) {
+		theirs := pairs(r.Code)
+		for p := range theirs {
+			if asked[p] {
+				n += 2
+			}
+		}
+		return n * 100 / (len(theirs) + len(asked) + 1)
+	}
+	sort.SliceStable(ranked, func(i, j int) bool { return score(ranked[i]) > score(ranked[j]) })
+	return ranked[0].Code
+}
