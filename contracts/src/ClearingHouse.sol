@@ -96,7 +96,7 @@ contract ClearingHouse is IClearingHouse {
     mapping(bytes32 key => Chunk) private chunks;
     mapping(bytes32 key => uint256) private flags;
     mapping(bytes32 key => uint256) private released;
-    mapping(bytes32 key => uint256) private fills;
+    mapping(bytes32 key => mapping(address debtor => uint256)) private fills;
     mapping(address asset => uint32) private sequence;
     mapping(address asset => Schedule[]) private schedules;
     mapping(address asset => BondRule[2]) private bondRules;
@@ -304,7 +304,7 @@ contract ClearingHouse is IClearingHouse {
         Positions.Folded memory folded = Positions.fold(
             id, asset, before == 0 ? address(0) : address(c.lastOrPaidIn), positions, before == 0 ? 0 : h
         );
-        bytes32 hash = keccak256(positions);
+        bytes32 hash = Positions.hash(positions);
         Chunk storage stored = chunks[_chunkKey(id, generation, chunk)];
         stored.hash = hash;
         if (before == 0) {
@@ -329,12 +329,15 @@ contract ClearingHouse is IClearingHouse {
         uint256[] memory short = vault.takeDebits(asset, periodStart, positions);
         if (short.length == 0) return;
         c.filled = true;
-        uint8 generation = c.generation;
+        mapping(address => uint256) storage book = fills[_fillKey(id, c.generation)];
         for (uint256 i; i < short.length; ++i) {
-            uint256 offset = (short[i] >> 112) * Positions.SIZE;
-            address debtor = address(bytes20(positions[offset:offset + 20]));
-            uint256 amount = uint112(short[i]);
-            fills[_fillKey(id, generation, debtor)] = amount;
+            uint256 entry = short[i];
+            address debtor;
+            assembly ("memory-safe") {
+                debtor := shr(96, calldataload(add(positions.offset, mul(shr(112, entry), 69))))
+            }
+            uint256 amount = uint112(entry);
+            book[debtor] = amount;
             emit DebtFilled(id, debtor, amount);
         }
     }
@@ -386,22 +389,20 @@ contract ClearingHouse is IClearingHouse {
 
     function _foldChunks(bytes32 id, Cycle storage c) private {
         uint256 n = (uint256(c.participants) + (1 << c.h) - 1) >> c.h;
-        bytes32[] memory r = new bytes32[](n);
-        bytes32[] memory q = new bytes32[](n);
+        bytes32[] memory r = new bytes32[](n + 1); // a word to spare, see foldAt
+        bytes32[] memory q = new bytes32[](n + 1);
         (r[0], q[0]) = (c.r, c.q);
         for (uint256 i = 1; i < n; ++i) {
             Chunk storage chunk = chunks[_chunkKey(id, c.generation, uint64(i))];
             (r[i], q[i]) = (chunk.r, chunk.q);
         }
-        uint256 base;
+        uint256 rAt;
+        uint256 qAt;
         assembly ("memory-safe") {
-            base := add(r, 32)
+            rAt := add(r, 32)
+            qAt := add(q, 32)
         }
-        c.r = Positions.foldAt(base, n, 0);
-        assembly ("memory-safe") {
-            base := add(q, 32)
-        }
-        c.q = Positions.foldAt(base, n, 0);
+        (c.r, c.q) = Positions.foldAt(rAt, qAt, n, 0);
     }
 
     // -------------------------------------------------------------------------------- pay
@@ -417,9 +418,9 @@ contract ClearingHouse is IClearingHouse {
         c.lastOrPaidIn += uint160(amount);
         uint256 filled;
         if (c.filled) {
-            bytes32 key = _fillKey(cycleId, c.generation, msg.sender);
-            filled = fills[key];
-            if (filled != 0) delete fills[key];
+            mapping(address => uint256) storage book = fills[_fillKey(cycleId, c.generation)];
+            filled = book[msg.sender];
+            if (filled != 0) delete book[msg.sender];
         }
         emit DebtorPaid(cycleId, msg.sender, amount);
         vault.pullDebit{value: msg.value}(c.asset, msg.sender, amount, filled);
@@ -511,29 +512,36 @@ contract ClearingHouse is IClearingHouse {
                     && !(c.status == Status.Posting
                         && block.timestamp > _postDeadline(c, _schedule(c.asset, c.periodStart), c.periodStart)))
         ) revert NotReleasable(cycleId, generation);
-        if (chunks[_chunkKey(cycleId, generation, chunk)].hash != keccak256(positions)) revert UnknownChunk();
+        if (chunks[_chunkKey(cycleId, generation, chunk)].hash != Positions.hash(positions)) revert UnknownChunk();
         bytes32 key = _chunkKey(cycleId, generation, chunk >> 8);
         uint256 bit = 1 << (chunk & 255);
         if (released[key] & bit != 0) revert AlreadyReleased();
         released[key] |= bit;
         emit ChunkReleased(cycleId, generation, chunk);
 
-        uint256[] memory given = new uint256[](c.filled ? positions.length / Positions.SIZE : 0);
+        uint256[] memory given = c.filled ? _fillsOf(cycleId, generation, positions) : new uint256[](0);
+        uint256 debtors = vault.returnDebits(c.asset, positions, given);
+        uint256 gasMoney = debtors * (_bondRule(c.asset).perParticipant / 3);
+        if (gasMoney != 0) vault.reward(c.asset, msg.sender, gasMoney);
+    }
+
+    /// The fills of a chunk that the bond still stands for, in the form of Vault.returnDebits.
+    function _fillsOf(bytes32 id, uint64 generation, bytes calldata positions)
+        private
+        view
+        returns (uint256[] memory given)
+    {
+        mapping(address => uint256) storage book = fills[_fillKey(id, generation)];
+        given = new uint256[](positions.length / Positions.SIZE);
         uint256 count;
-        uint256 debtors;
         for (uint256 offset; offset < positions.length; offset += Positions.SIZE) {
             if (positions[offset + 20] != 0) continue;
-            ++debtors;
-            if (given.length == 0) continue;
-            uint256 amount = fills[_fillKey(cycleId, generation, address(bytes20(positions[offset:offset + 20])))];
+            uint256 amount = book[address(bytes20(positions[offset:offset + 20]))];
             if (amount != 0) given[count++] = (offset / Positions.SIZE) << 112 | amount;
         }
         assembly ("memory-safe") {
             mstore(given, count)
         }
-        vault.returnDebits(c.asset, positions, given);
-        uint256 gasMoney = debtors * (_bondRule(c.asset).perParticipant / 3);
-        if (gasMoney != 0) vault.reward(c.asset, msg.sender, gasMoney);
     }
 
     // ------------------------------------------------------------------ hooks of Disputes
@@ -602,7 +610,7 @@ contract ClearingHouse is IClearingHouse {
 
     /// @notice What the bond still stands in for a debtor.
     function fillOf(bytes32 cycleId, uint64 generation, address debtor) external view returns (uint256) {
-        return fills[_fillKey(cycleId, generation, debtor)];
+        return fills[_fillKey(cycleId, generation)][debtor];
     }
 
     /// @notice A cycle as 4Mica's clients read it. Status 1 from the seal, 2 when final, never 3.
@@ -755,8 +763,8 @@ contract ClearingHouse is IClearingHouse {
         return keccak256(abi.encode(id, generation, chunk));
     }
 
-    function _fillKey(bytes32 id, uint64 generation, address debtor) private pure returns (bytes32) {
-        return keccak256(abi.encode(id, generation, debtor));
+    function _fillKey(bytes32 id, uint64 generation) private pure returns (bytes32) {
+        return keccak256(abi.encode(id, generation));
     }
 
     function _stockStatus(Status status) private pure returns (uint8) {

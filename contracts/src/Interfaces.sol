@@ -26,7 +26,9 @@ interface IVault {
     function takeDebits(address asset, uint64 periodStart, bytes calldata positions)
         external
         returns (uint256[] memory fills);
-    function returnDebits(address asset, bytes calldata positions, uint256[] calldata fills) external;
+    function returnDebits(address asset, bytes calldata positions, uint256[] calldata fills)
+        external
+        returns (uint256 debtors);
     function pullDebit(address asset, address debtor, uint256 amount, uint256 filled) external payable;
     function payOut(address asset, address to, uint256 amount) external;
     function credit(address asset, address owner, uint256 amount) external;

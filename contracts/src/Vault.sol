@@ -61,7 +61,7 @@ contract Vault is IVault {
     }
 
     uint256 private constant POSITION = 69;
-    uint256 private constant MAX = type(uint112).max;
+    uint256 private constant MAX = 0xffffffffffffffffffffffffffff; // 2^112 − 1
     uint64 private constant FOREVER = type(uint64).max;
 
     address public immutable clearingHouse;
@@ -640,41 +640,61 @@ contract Vault is IVault {
         uint256 count;
         uint256 filled;
         uint256 held;
-        for (uint256 offset; offset < positions.length; offset += POSITION) {
+        uint256 p;
+        uint256 end;
+        assembly ("memory-safe") {
+            p := positions.offset
+            end := add(p, positions.length)
+        }
+        while (true) {
+            address debtor;
+            uint256 amount;
             uint256 slot;
             uint256 word;
-            uint256 amount;
-            address debtor;
-            bool plain;
             assembly ("memory-safe") {
-                let head := calldataload(add(positions.offset, offset))
-                // role 0 is in byte 20
-                if iszero(byte(20, head)) {
-                    debtor := shr(96, head)
-                    amount := shr(128, calldataload(add(positions.offset, add(offset, 21))))
-                    mstore(0x00, debtor)
-                    mstore(0x20, book.slot)
+                mstore(0x20, book.slot)
+                // Runs over the usual debtors, who have collateral and limit enough and no limit pending, and stops
+                // behind the first other one.
+                for {} lt(p, end) {} {
+                    let head := calldataload(p)
+                    p := add(p, POSITION)
+                    if byte(20, head) { continue } // not a debtor
+                    amount := shr(128, calldataload(sub(p, 48)))
+                    mstore(0x00, shr(96, head))
                     slot := keccak256(0x00, 0x40)
                     word := sload(slot)
-                    // collateral, limit and no pending limit: the usual debtor
-                    plain :=
-                        and(
-                            iszero(or(lt(and(word, 0xffffffffffffffffffffffffffff), amount), shr(224, word))),
-                            iszero(gt(amount, sub(0xffffffffffffffffffffffffffff, and(shr(112, word), 0xffffffffffffffffffffffffffff))))
-                        )
-                    if plain { sstore(slot, sub(word, amount)) }
+                    if or(
+                        or(lt(and(word, MAX), amount), shr(224, word)),
+                        gt(amount, sub(MAX, and(shr(112, word), MAX)))
+                    ) {
+                        debtor := shr(96, head)
+                        break
+                    }
+                    sstore(slot, sub(word, amount))
                 }
             }
-            if (plain || debtor == address(0)) continue;
-            uint256 shortage = amount - _takeWithin(asset, debtor, periodStart, amount);
-            if (shortage == 0) continue;
+            if (debtor == address(0)) break;
+            uint256 taken = MAX - (word >> 224 == 0 ? uint112(word >> 112) : _gap(asset, debtor, periodStart));
+            if (taken > uint112(word)) taken = uint112(word);
+            if (taken > amount) taken = amount;
+            if (taken != 0) {
+                assembly ("memory-safe") {
+                    sstore(slot, sub(word, taken))
+                }
+            }
+            if (taken == amount) continue;
+            uint256 shortage = amount - taken;
             if (count == 0) {
                 fills = new uint256[](positions.length / POSITION);
                 held = bond[asset];
             }
             if (held - filled < shortage) revert DebtUnfunded(debtor, shortage);
             filled += shortage;
-            fills[count++] = (offset / POSITION) << 112 | shortage;
+            assembly ("memory-safe") {
+                let index := sub(div(sub(p, positions.offset), POSITION), 1)
+                count := add(count, 1)
+                mstore(add(fills, shl(5, count)), or(shl(112, index), shortage))
+            }
         }
         if (count != 0) {
             bond[asset] = held - filled;
@@ -684,41 +704,43 @@ contract Vault is IVault {
         }
     }
 
-    function _takeWithin(address asset, address owner, uint64 periodStart, uint256 amount) private returns (uint256) {
-        uint256 limit = MAX - _gap(asset, owner, periodStart);
-        return _decrease(asset, owner, amount < limit ? amount : limit);
-    }
-
     /// @notice Undoes takeDebits for a chunk of a cycle that came to nothing.
     /// @param fills as takeDebits returned them, without those that a payment has given back to the bond since.
+    /// @return debtors how many debtors the chunk has.
     function returnDebits(address asset, bytes calldata positions, uint256[] calldata fills)
         external
         onlyClearingHouse
+        returns (uint256 debtors)
     {
         mapping(address => Account) storage book = accounts[asset];
-        uint256 next;
         uint256 filled;
-        for (uint256 offset; offset < positions.length; offset += POSITION) {
-            address debtor;
-            uint256 amount;
-            assembly ("memory-safe") {
-                let head := calldataload(add(positions.offset, offset))
-                if iszero(byte(20, head)) {
-                    debtor := shr(96, head)
-                    amount := shr(128, calldataload(add(positions.offset, add(offset, 21))))
+        bool tooLarge;
+        assembly ("memory-safe") {
+            let fill := fills.offset
+            let fillsEnd := add(fill, shl(5, fills.length))
+            let end := add(positions.offset, positions.length)
+            mstore(0x20, book.slot)
+            for { let p := positions.offset } lt(p, end) { p := add(p, POSITION) } {
+                let head := calldataload(p)
+                if byte(20, head) { continue } // not a debtor
+                debtors := add(debtors, 1)
+                let amount := shr(128, calldataload(add(p, 21)))
+                if lt(fill, fillsEnd) {
+                    let entry := calldataload(fill)
+                    if eq(shr(112, entry), div(sub(p, positions.offset), POSITION)) {
+                        filled := add(filled, and(entry, MAX))
+                        amount := sub(amount, and(entry, MAX))
+                        fill := add(fill, 0x20)
+                    }
                 }
+                mstore(0x00, shr(96, head))
+                let slot := keccak256(0x00, 0x40)
+                let word := sload(slot)
+                tooLarge := or(tooLarge, gt(add(and(word, MAX), amount), MAX))
+                sstore(slot, add(word, amount))
             }
-            if (debtor == address(0)) continue;
-            if (next < fills.length && fills[next] >> 112 == offset / POSITION) {
-                uint256 fill = uint112(fills[next++]);
-                filled += fill;
-                amount -= fill;
-            }
-            Account storage account = book[debtor];
-            uint256 sum = account.collateral + amount;
-            if (sum > MAX) revert AmountTooLarge();
-            account.collateral = uint112(sum);
         }
+        if (tooLarge) revert AmountTooLarge();
         if (filled != 0) _increaseBond(asset, filled);
     }
 
