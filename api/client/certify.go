@@ -1,0 +1,189 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+
+	"github.com/farthing402/farthing/guarantee"
+)
+
+const (
+	// JoinMax is how many guarantees that are certified at the same time travel in one call.
+	JoinMax = 64
+	// joinedCalls is how many such calls may be under way. One would make a guarantee that just missed the boat wait a
+	// whole round trip for the next; many would leave nothing to join.
+	joinedCalls = 4
+	// CertifyMax is how many guarantees the clearing house takes in one call.
+	CertifyMax = 256
+)
+
+// Result is what became of one guarantee among many.
+type Result struct {
+	Certificate guarantee.Certificate
+	Replayed    bool // the clearing house had it before: this certificate is as good as the first
+	Err         error
+}
+
+// Certify has one guarantee certified. Calls that happen together travel together, by a batch certificate each; nobody
+// waits for others to come. The answer is not checked against s: see [guarantee.Verifier].
+//
+// If ctx ends first, the guarantee may have been certified all the same; asking again, with the same bytes, tells.
+func (c *Client) Certify(ctx context.Context, s guarantee.Signed) (guarantee.Certificate, error) {
+	r, err := c.join.do(ctx, s)
+	if err != nil {
+		return guarantee.Certificate{}, c.unreachable(ctx, err)
+	}
+	return r.Certificate, r.Err
+}
+
+// CertifyMany has guarantees certified in one call for each [CertifyMax] of them. Results are in the order of list; the
+// error is nil unless a whole call failed, and then nothing is known about the guarantees without a result.
+func (c *Client) CertifyMany(ctx context.Context, list []guarantee.Signed) ([]Result, error) {
+	results := make([]Result, 0, len(list))
+	for part := range slices.Chunk(list, CertifyMax) {
+		some, err := c.postMany(ctx, part)
+		if err != nil {
+			return results, err
+		}
+		results = append(results, some...)
+	}
+	return results, nil
+}
+
+type certifyRequest struct {
+	Guarantees  []guarantee.Signed `json:"guarantees"`
+	Certificate string             `json:"certificate"`
+}
+
+func (c *Client) postMany(ctx context.Context, list []guarantee.Signed) ([]Result, error) {
+	var answer struct {
+		Results []json.RawMessage `json:"results"`
+	}
+	if err := c.do(ctx, http.MethodPost, "/core/guarantees", certifyRequest{list, "batch"}, &answer); err != nil {
+		return nil, err
+	}
+	if len(answer.Results) != len(list) {
+		return nil, c.unreachable(ctx, fmt.Errorf("answered %d guarantees with %d results", len(list), len(answer.Results)))
+	}
+	results := make([]Result, len(list))
+	for i, raw := range answer.Results {
+		results[i] = c.result(ctx, raw)
+	}
+	return results, nil
+}
+
+func (c *Client) result(ctx context.Context, raw json.RawMessage) (r Result) {
+	if err := refused(raw, "house_refused"); err != nil {
+		return Result{Err: err}
+	}
+	var w struct {
+		Replayed bool `json:"replayed"`
+	}
+	if err := errors.Join(json.Unmarshal(raw, &w), r.Certificate.UnmarshalJSON(raw)); err != nil {
+		return Result{Err: c.unreachable(ctx, err)}
+	}
+	r.Replayed = w.Replayed
+	return r
+}
+
+// joiner gathers guarantees that arrive while calls are under way into the next call. There is no timer: the first one
+// leaves at once.
+type joiner struct {
+	post func(context.Context, []guarantee.Signed) ([]Result, error)
+
+	mu     sync.Mutex
+	queue  []*waiting // guarded by mu; not sent yet
+	flying int        // guarded by mu
+}
+
+type waiting struct {
+	signed guarantee.Signed
+	result chan Result // of one: a caller that left does not hold up the call
+}
+
+// do returns what became of s; its error is the context's.
+func (j *joiner) do(ctx context.Context, s guarantee.Signed) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	w := &waiting{signed: s, result: make(chan Result, 1)}
+	j.mu.Lock()
+	j.queue = append(j.queue, w)
+	if j.flying < joinedCalls {
+		j.flying++
+		go j.fly()
+	}
+	j.mu.Unlock()
+	select {
+	case r := <-w.result:
+		return r, nil
+	case <-ctx.Done():
+		j.leave(w)
+		return Result{}, ctx.Err()
+	}
+}
+
+// leave takes w out of the queue, if it was not sent yet.
+func (j *joiner) leave(w *waiting) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if i := slices.Index(j.queue, w); i >= 0 {
+		j.queue = slices.Delete(j.queue, i, i+1)
+	}
+}
+
+// fly makes calls until nobody waits. A call belongs to all who joined it, hence to none of their contexts; its time
+// limit is post's own.
+func (j *joiner) fly() {
+	for {
+		j.mu.Lock()
+		crew := slices.Clone(j.queue[:min(len(j.queue), JoinMax)])
+		j.queue = slices.Delete(j.queue, 0, len(crew))
+		if len(crew) == 0 {
+			j.flying--
+		}
+		j.mu.Unlock()
+		if len(crew) == 0 {
+			return
+		}
+		list := make([]guarantee.Signed, len(crew))
+		for i, w := range crew {
+			list[i] = w.signed
+		}
+		results, err := j.post(context.Background(), list)
+		for i, w := range crew {
+			if err != nil {
+				w.result <- Result{Err: err}
+			} else {
+				w.result <- results[i]
+			}
+		}
+	}
+}
+
+// Notes delivers payees' notes. It returns one error for each, nil where the clearing house has the note; the second
+// error is not nil if the whole call failed, and then nothing is known.
+func (c *Client) Notes(ctx context.Context, notes []guarantee.SignedNote) ([]error, error) {
+	outcome := make([]error, 0, len(notes))
+	for part := range slices.Chunk(notes, CertifyMax) {
+		var answer struct {
+			Results []json.RawMessage `json:"results"`
+		}
+		body := map[string]any{"notes": part}
+		if err := c.do(ctx, http.MethodPost, "/core/notes", body, &answer); err != nil {
+			return outcome, err
+		}
+		if len(answer.Results) != len(part) {
+			return outcome, c.unreachable(ctx, errors.New("answered notes with another number of results"))
+		}
+		for _, raw := range answer.Results {
+			outcome = append(outcome, refused(raw, "house_refused"))
+		}
+	}
+	return outcome, nil
+}

@@ -1,0 +1,137 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/farthing402/farthing/x402"
+)
+
+// DefaultTimeout bounds one call. A certificate takes milliseconds; whoever waits longer keeps a buyer waiting who could
+// try again with the same payment.
+const DefaultTimeout = 2 * time.Second
+
+// answerBytesMax bounds what is read of an answer. The largest one, 256 certificates with their proofs, is below 1 MiB.
+const answerBytesMax = 4 << 20
+
+// redirectsMax is how many redirects are followed, all within the clearing house's own host.
+const redirectsMax = 3
+
+// Client is a connection to one clearing house.
+type Client struct {
+	base    string // without a trailing slash
+	host    string // for messages: scheme and host
+	http    *http.Client
+	timeout time.Duration
+	join    joiner
+
+	mu     sync.Mutex
+	params *Params // guarded by mu; nil until read once
+}
+
+// Option changes how a [Client] works.
+type Option func(*Client)
+
+// WithHTTPClient sends requests through another client, of which transport and cookie jar are used; redirects and time
+// limits stay this package's.
+func WithHTTPClient(h *http.Client) Option {
+	return func(c *Client) { c.http = &http.Client{Transport: h.Transport, Jar: h.Jar} }
+}
+
+// WithTimeout bounds each call; see [DefaultTimeout].
+func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
+
+// New makes a client of the clearing house at a base URL, http or https. It opens no connection yet.
+func New(baseURL string, opts ...Option) (*Client, error) {
+	u, err := url.Parse(strings.TrimSpace(baseURL))
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, &x402.Error{Code: "config_invalid", Message: fmt.Sprintf("clearing house %q: not an http or https address", baseURL)}
+	}
+	c := &Client{
+		base: strings.TrimRight(u.String(), "/"), host: u.Scheme + "://" + u.Host,
+		http: &http.Client{}, timeout: DefaultTimeout,
+	}
+	for _, o := range opts {
+		o(c)
+	}
+	c.http.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if req.URL.Scheme != u.Scheme || !strings.EqualFold(req.URL.Host, u.Host) {
+			return fmt.Errorf("redirected to another host, %s", req.URL.Host)
+		}
+		if len(via) > redirectsMax {
+			return errors.New("redirected too often")
+		}
+		return nil
+	}
+	c.join.post = c.postMany
+	return c, nil
+}
+
+// URL returns the address that the client was made with.
+func (c *Client) URL() string { return c.base }
+
+// get reads a JSON answer into out. path begins with a slash and is escaped already.
+func (c *Client) get(ctx context.Context, path string, out any) error {
+	return c.do(ctx, http.MethodGet, path, nil, out)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body, out any) error {
+	status, answer, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	if status/100 != 2 {
+		return c.refusal(ctx, status, answer)
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return c.unreachable(ctx, fmt.Errorf("answer cannot be read: %w", err))
+	}
+	return nil
+}
+
+// send returns whatever was answered, refusals included.
+func (c *Client) send(parent context.Context, method, path string, body any) (status int, answer []byte, err error) {
+	ctx, cancel := context.WithTimeout(parent, c.timeout)
+	defer cancel()
+	var in io.Reader
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, &x402.Error{Code: "malformed_request", Message: fmt.Sprintf("clearing house: %v", err)}
+		}
+		in = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
+	if err != nil {
+		return 0, nil, &x402.Error{Code: "config_invalid", Message: fmt.Sprintf("clearing house: %v", err)}
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+		// Asking twice is asking once, so a request on a connection that died idle may be sent again. The empty list says
+		// so to net/http and puts nothing on the wire.
+		req.Header["Idempotency-Key"] = []string{}
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, nil, c.unreachable(parent, err)
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, answerBytesMax+1))
+	if err == nil && len(answer) > answerBytesMax {
+		err = errors.New("answer is too large")
+	}
+	if err != nil {
+		return 0, nil, c.unreachable(parent, err)
+	}
+	return resp.StatusCode, answer, nil
+}
