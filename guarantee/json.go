@@ -1,13 +1,10 @@
 package guarantee
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
+	"math"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
@@ -23,12 +20,6 @@ type claimsJSON struct {
 	Timestamp uint64 `json:"timestamp"`
 }
 
-type signedJSON struct {
-	Claims    Claims        `json:"claims"`
-	Signature evm.Signature `json:"signature"`
-	Form      Form          `json:"scheme"`
-}
-
 // MarshalJSON writes the claims as 4Mica's clients do: lower-case addresses, minimal hexadecimal numbers.
 func (c Claims) MarshalJSON() ([]byte, error) {
 	reqID, err := money.AmountFromBytes(c.ReqID[:])
@@ -42,73 +33,86 @@ func (c Claims) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads claims of version 1. Addresses may have any letter case; numbers may be hexadecimal or decimal
-// text or JSON integers. Every member must be there once; unknown ones are ignored. Errors match [ErrVersion] for
-// another version, else [ErrMalformed].
+// text or JSON integers; version may be "v1", "1" or 1. Every member must be there once; unknown ones are ignored.
+// Errors match [ErrVersion] for another version, else [ErrMalformed].
 func (c *Claims) UnmarshalJSON(b []byte) error {
-	m, err := members(b)
+	o, err := members(b)
 	if err != nil {
 		return fmt.Errorf("claims: %w", err)
 	}
-	switch v := strings.ToLower(strings.Trim(string(m["version"]), `"`)); v {
-	case "v1", "1":
-	case "":
-		return fmt.Errorf("claims: version missing: %w", ErrMalformed)
+	return c.read(o)
+}
+
+func (c *Claims) read(o object) error {
+	switch version := string(o.get("version")); version {
+	case `"v1"`, `"V1"`, `"1"`, `1`:
+	case ``:
+		return fmt.Errorf("claims: version: missing: %w", ErrMalformed)
 	default:
-		return fmt.Errorf("claims: version %s: %w", clip(v), ErrVersion)
+		return fmt.Errorf("claims: version %s: %w", clip(version), ErrVersion)
 	}
 	var out Claims
-	var reqID, timestamp money.Amount
-	for _, f := range []struct {
-		name string
-		into json.Unmarshaler
-	}{
-		{"user_address", (*addressJSON)(&out.Payer)},
-		{"recipient_address", (*addressJSON)(&out.Payee)},
-		{"asset_address", (*addressJSON)(&out.Asset)},
-		{"req_id", &reqID},
-		{"amount", &out.Amount},
-		{"timestamp", &timestamp},
-	} {
-		raw, ok := m[f.name]
-		if !ok {
-			return fmt.Errorf("claims: %s missing: %w", f.name, ErrMalformed)
-		}
-		if err := f.into.UnmarshalJSON(raw); err != nil {
-			return fmt.Errorf("claims: %s: %w: %w", f.name, ErrMalformed, err)
-		}
+	var reqID money.Amount
+	name := "user_address"
+	err := readAddress(&out.Payer, o.get(name))
+	if err == nil {
+		name = "recipient_address"
+		err = readAddress(&out.Payee, o.get(name))
+	}
+	if err == nil {
+		name = "req_id"
+		err = readNumber(&reqID, o.get(name))
+	}
+	if err == nil {
+		name = "amount"
+		err = readNumber(&out.Amount, o.get(name))
+	}
+	if err == nil {
+		name = "asset_address"
+		err = readAddress(&out.Asset, o.get(name))
+	}
+	if err == nil {
+		name = "timestamp"
+		err = readUint64(&out.Timestamp, o.get(name))
+	}
+	if err != nil {
+		return fmt.Errorf("claims: %s: %w", name, err)
 	}
 	out.ReqID = reqID.Word()
-	var fits bool
-	if out.Timestamp, fits = timestamp.Uint64(); !fits {
-		return fmt.Errorf("claims: timestamp past 64 bits: %w", ErrMalformed)
-	}
 	*c = out
 	return nil
+}
+
+type signedJSON struct {
+	Claims    Claims        `json:"claims"`
+	Signature evm.Signature `json:"signature"`
+	Form      Form          `json:"scheme"`
 }
 
 // MarshalJSON writes the body of a guarantee request.
 func (s Signed) MarshalJSON() ([]byte, error) { return json.Marshal(signedJSON(s)) }
 
 // UnmarshalJSON reads the body of a guarantee request. A missing scheme is [EIP712]; unknown members are ignored, a
-// member given twice is refused.
+// member given twice is refused. It checks shapes only; see [Signed.Verify].
 func (s *Signed) UnmarshalJSON(b []byte) error {
-	m, err := members(b)
+	o, err := members(b)
 	if err != nil {
 		return fmt.Errorf("guarantee: %w", err)
 	}
-	out := Signed{Form: EIP712}
-	if err := out.Claims.UnmarshalJSON(m["claims"]); err != nil {
-		return err
-	}
-	text, err := textOf(m["signature"])
+	inner, err := split(o.get("claims"))
 	if err != nil {
+		return fmt.Errorf("guarantee: claims: %w", err)
+	}
+	out := Signed{Form: EIP712}
+	if err := out.Claims.read(inner); err != nil {
+		return fmt.Errorf("guarantee: %w", err)
+	}
+	if err := readSignature(&out.Signature, o.get("signature")); err != nil {
 		return fmt.Errorf("guarantee: signature: %w", err)
 	}
-	if out.Signature, err = evm.ParseSignature(text); err != nil {
-		return fmt.Errorf("guarantee: %w: %w", ErrMalformed, err)
-	}
-	if raw, ok := m["scheme"]; ok {
-		if text, err = textOf(raw); err != nil {
+	if raw := o.get("scheme"); raw != nil {
+		text, err := readText(raw)
+		if err != nil {
 			return fmt.Errorf("guarantee: scheme: %w", err)
 		}
 		out.Form = Form(text)
@@ -123,13 +127,6 @@ type certificateJSON struct {
 	Batch     *Inclusion `json:"batch,omitempty"`
 }
 
-type inclusionJSON struct {
-	Root     evm.Hash   `json:"root"`
-	Index    uint32     `json:"index"`
-	Size     uint32     `json:"size"`
-	Siblings []evm.Hash `json:"siblings"`
-}
-
 // MarshalJSON writes claims and signature in hexadecimal without 0x, as 4Mica's core does.
 func (c Certificate) MarshalJSON() ([]byte, error) {
 	return json.Marshal(certificateJSON{hex.EncodeToString(c.Claims), hex.EncodeToString(c.Signature[:]), c.Batch})
@@ -137,19 +134,18 @@ func (c Certificate) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a certificate, with or without 0x. It checks shapes only; see [Verifier.Verify].
 func (c *Certificate) UnmarshalJSON(b []byte) error {
-	m, err := members(b)
+	o, err := members(b)
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	var out Certificate
-	out.Claims = make([]byte, ClaimsBytes)
-	if err := hexInto(out.Claims, m["claims"]); err != nil {
+	out := Certificate{Claims: make([]byte, ClaimsBytes)}
+	if err := readHex(out.Claims, o.get("claims")); err != nil {
 		return fmt.Errorf("certificate: claims: %w", err)
 	}
-	if err := hexInto(out.Signature[:], m["signature"]); err != nil {
+	if err := readHex(out.Signature[:], o.get("signature")); err != nil {
 		return fmt.Errorf("certificate: signature: %w", err)
 	}
-	if raw, ok := m["batch"]; ok && string(raw) != "null" {
+	if raw := o.get("batch"); raw != nil && string(raw) != "null" {
 		out.Batch = new(Inclusion)
 		if err := out.Batch.UnmarshalJSON(raw); err != nil {
 			return fmt.Errorf("certificate: %w", err)
@@ -157,6 +153,13 @@ func (c *Certificate) UnmarshalJSON(b []byte) error {
 	}
 	*c = out
 	return nil
+}
+
+type inclusionJSON struct {
+	Root     evm.Hash   `json:"root"`
+	Index    uint32     `json:"index"`
+	Size     uint32     `json:"size"`
+	Siblings []evm.Hash `json:"siblings"`
 }
 
 // MarshalJSON writes the proof; siblings is a list also when it is empty.
@@ -169,22 +172,27 @@ func (p Inclusion) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a proof. It checks shapes only.
 func (p *Inclusion) UnmarshalJSON(b []byte) error {
-	m, err := members(b)
+	o, err := members(b)
 	if err != nil {
 		return fmt.Errorf("batch: %w", err)
 	}
 	var out Inclusion
-	for _, f := range []struct {
-		name string
-		into any
-	}{{"root", &out.Root}, {"index", &out.Index}, {"size", &out.Size}, {"siblings", &out.Siblings}} {
-		raw, ok := m[f.name]
-		if !ok || string(raw) == "null" {
-			return fmt.Errorf("batch: %s missing: %w", f.name, ErrMalformed)
-		}
-		if err := json.Unmarshal(raw, f.into); err != nil {
-			return fmt.Errorf("batch: %s: %w: %w", f.name, ErrMalformed, err)
-		}
+	var index, size uint64
+	if err := readHash(&out.Root, o.get("root")); err != nil {
+		return fmt.Errorf("batch: root: %w", err)
+	}
+	if err := readUint64(&index, o.get("index")); err != nil {
+		return fmt.Errorf("batch: index: %w", err)
+	}
+	if err := readUint64(&size, o.get("size")); err != nil {
+		return fmt.Errorf("batch: size: %w", err)
+	}
+	if index > math.MaxUint32 || size > math.MaxUint32 {
+		return fmt.Errorf("batch: place %d of %d: %w", index, size, ErrMalformed)
+	}
+	out.Index, out.Size = uint32(index), uint32(size)
+	if err := json.Unmarshal(o.get("siblings"), &out.Siblings); err != nil || out.Siblings == nil {
+		return fmt.Errorf("batch: siblings: not a list of hashes: %w", ErrMalformed)
 	}
 	if len(out.Siblings) > siblingsMax {
 		return fmt.Errorf("batch: %d siblings: %w", len(out.Siblings), ErrMalformed)
@@ -207,7 +215,7 @@ func (k PublicKey) MarshalJSON() ([]byte, error) {
 func (k *PublicKey) UnmarshalJSON(b []byte) error {
 	var out PublicKey
 	if len(b) > 0 && b[0] == '[' {
-		var list []uint8NumberJSON
+		var list []uint16
 		if err := json.Unmarshal(b, &list); err != nil {
 			return fmt.Errorf("public key: %w: %w", ErrMalformed, err)
 		}
@@ -215,84 +223,39 @@ func (k *PublicKey) UnmarshalJSON(b []byte) error {
 			return fmt.Errorf("public key: %d bytes, want %d: %w", len(list), len(out), ErrMalformed)
 		}
 		for i, v := range list {
+			if v > 0xff {
+				return fmt.Errorf("public key: byte %d is %d: %w", i, v, ErrMalformed)
+			}
 			out[i] = byte(v)
 		}
-	} else if err := hexInto(out[:], b); err != nil {
+	} else if err := readHex(out[:], b); err != nil {
 		return fmt.Errorf("public key: %w", err)
 	}
 	*k = out
 	return nil
 }
 
-type uint8NumberJSON uint8
-
-type addressJSON evm.Address
-
-func (a *addressJSON) UnmarshalJSON(b []byte) error {
-	text, err := textOf(b)
+// UnmarshalJSON reads {digest, amount, reason, signature}, each once. A missing reason is zero.
+func (n *SignedNote) UnmarshalJSON(b []byte) error {
+	o, err := members(b)
 	if err != nil {
-		return err
+		return fmt.Errorf("note: %w", err)
 	}
-	return (*evm.Address)(a).UnmarshalText([]byte(text))
-}
-
-// members splits a JSON object. Names are compared exactly, and one given twice is refused: encoding/json would take
-// the last of "amount" and "Amount" where another reader takes the first.
-func members(b []byte) (map[string]json.RawMessage, error) {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
-		return nil, fmt.Errorf("not a JSON object: %w", ErrMalformed)
+	var out SignedNote
+	if err := readHash(&out.Digest, o.get("digest")); err != nil {
+		return fmt.Errorf("note: digest: %w", err)
 	}
-	m := make(map[string]json.RawMessage)
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	if err := readNumber(&out.Amount, o.get("amount")); err != nil {
+		return fmt.Errorf("note: amount: %w", err)
+	}
+	if raw := o.get("reason"); raw != nil {
+		if err := readHash(&out.Reason, raw); err != nil {
+			return fmt.Errorf("note: reason: %w", err)
 		}
-		key, ok := name.(string)
-		if !ok {
-			return nil, fmt.Errorf("member without a name: %w", ErrMalformed)
-		}
-		if _, twice := m[key]; twice {
-			return nil, fmt.Errorf("member %q given twice: %w", clip(key), ErrMalformed)
-		}
-		var raw json.RawMessage
-		if err := dec.Decode(&raw); err != nil {
-			return nil, fmt.Errorf("member %q: %w: %w", clip(key), ErrMalformed, err)
-		}
-		m[key] = raw
 	}
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	if err := readSignature(&out.Signature, o.get("signature")); err != nil {
+		return fmt.Errorf("note: signature: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("more than one JSON value: %w", ErrMalformed)
-	}
-	return m, nil
-}
-
-func textOf(raw json.RawMessage) (string, error) {
-	if len(raw) == 0 {
-		return "", fmt.Errorf("missing: %w", ErrMalformed)
-	}
-	var text *string
-	if err := json.Unmarshal(raw, &text); err != nil || text == nil {
-		return "", fmt.Errorf("not text: %w", ErrMalformed)
-	}
-	return *text, nil
-}
-
-func hexInto(dst []byte, raw json.RawMessage) error {
-	text, err := textOf(raw)
-	if err != nil {
-		return err
-	}
-	digits := strings.TrimPrefix(text, "0x")
-	if len(digits) != 2*len(dst) {
-		return fmt.Errorf("%d hexadecimal digits, want %d: %w", len(digits), 2*len(dst), ErrMalformed)
-	}
-	if _, err := hex.Decode(dst, []byte(digits)); err != nil {
-		return fmt.Errorf("not hexadecimal: %w", ErrMalformed)
-	}
+	*n = out
 	return nil
 }

@@ -2,7 +2,6 @@ package guarantee
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/farthing402/farthing/evm"
@@ -49,36 +48,4 @@ func (n SignedNote) Signer(d Deployment) (evm.Address, error) {
 		return evm.Address{}, fmt.Errorf("note: %w: %w", ErrSignature, err)
 	}
 	return signer, nil
-}
-
-// UnmarshalJSON reads {digest, amount, reason, signature}, each once. A missing reason is zero.
-func (n *SignedNote) UnmarshalJSON(b []byte) error {
-	m, err := members(b)
-	if err != nil {
-		return fmt.Errorf("note: %w", err)
-	}
-	var out SignedNote
-	for _, f := range []struct {
-		name     string
-		into     any
-		optional bool
-	}{
-		{"digest", &out.Digest, false},
-		{"amount", &out.Amount, false},
-		{"reason", &out.Reason, true},
-		{"signature", &out.Signature, false},
-	} {
-		raw, ok := m[f.name]
-		if !ok && f.optional {
-			continue
-		}
-		if !ok || string(raw) == "null" {
-			return fmt.Errorf("note: %s missing: %w", f.name, ErrMalformed)
-		}
-		if err := json.Unmarshal(raw, f.into); err != nil {
-			return fmt.Errorf("note: %s: %w: %w", f.name, ErrMalformed, err)
-		}
-	}
-	*n = out
-	return nil
 }
