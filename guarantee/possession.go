@@ -1,0 +1,36 @@
+package guarantee
+
+import (
+	bls "github.com/consensys/gnark-crypto/ecc/bls12-381"
+
+	"github.com/farthing402/farthing/evm"
+)
+
+var possessionTag = evm.Keccak256([]byte("FARTHING_KEY_V1"))
+
+// ProvePossession returns what the vault asks for when a key is registered: the key and its signature of
+// keccak256("FARTHING_KEY_V1") ‖ certificate domain ‖ key, both as the words of EIP-2537. Without it an operator could
+// register a key that it computed from another's.
+func (a *Authority) ProvePossession(d Deployment) (key [4][32]byte, proof [8][32]byte, err error) {
+	if key, err = a.public.G1Words(); err != nil {
+		return key, proof, err
+	}
+	domain := d.CertificateDomain()
+	message := append(append([]byte{}, possessionTag[:]...), domain[:]...)
+	for _, word := range key {
+		message = append(message, word[:]...)
+	}
+	sig, err := a.sign(message)
+	if err != nil {
+		return key, proof, err
+	}
+	var p bls.G2Affine
+	if _, err := p.SetBytes(sig[:]); err != nil {
+		return key, proof, err
+	}
+	for i, coordinate := range [][48]byte{p.X.A0.Bytes(), p.X.A1.Bytes(), p.Y.A0.Bytes(), p.Y.A1.Bytes()} {
+		copy(proof[2*i][16:], coordinate[:16])
+		copy(proof[2*i+1][:], coordinate[16:])
+	}
+	return key, proof, nil
+}
