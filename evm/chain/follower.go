@@ -132,14 +132,15 @@ func (f *Follower) apply(ctx context.Context, cursor []evm.BlockRef, first, last
 		}
 	}
 	for i, h := range headers {
-		newest := i == len(headers)-1
+		// The newest moves the cursor. The very first shows later that nothing lies below the oldest block remembered.
+		mark := i == len(headers)-1 || i == 0 && len(cursor) == 0
 		var logs []evm.Log
-		if newest || listed[h.Hash] || f.mayHold(h) {
+		if mark || listed[h.Hash] || f.mayHold(h) {
 			if logs, err = f.Client.logsOf(ctx, h.ref(), f.Addresses); err != nil {
 				return err
 			}
 		}
-		if newest || len(logs) > 0 {
+		if mark || len(logs) > 0 {
 			if err := f.Sink.Apply(ctx, h.ref(), logs); err != nil {
 				return fmt.Errorf("apply block %d: %w", uint64(h.Number), err)
 			}
