@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"sort"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/farthing402/farthing/money"
+)
+
+// gateFile is gate.yaml. Keys are never written in it.
+type gateFile struct {
+	Upstream      string
+	PayTo         string
+	Network       string
+	Accept        []string
+	ClearingHouse string
+	Routes        []gateRoute
+}
+
+// gateRoute is one line under routes. Text that carries a price keeps its place in the file, so that a fault can be
+// shown where it is.
+type gateRoute struct {
+	Pattern     located
+	Free        bool
+	Price       located
+	Minimum     located
+	UpTo        located
+	Count       located
+	Charge      located
+	Refund      located
+	Alternative located
+}
+
+// located is a scalar and where it stands, 1-based.
+type located struct {
+	Text         string
+	Line, Column int
+}
+
+var environment = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// parseGate reads gate.yaml strictly: unknown and repeated keys are refused with the nearest known one, ${NAME} is taken
+// from the environment and must be set, and every fault carries file, line and column. All faults are reported at once.
+func parseGate(name string, text []byte, env func(string) (string, bool)) (gateFile, error) {
+	p := gateParser{name: name, env: env}
+	var doc yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	if err := dec.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
+		return gateFile{}, fail("config_invalid", "%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: ")).hint("nothing was changed")
+	}
+	if err := dec.Decode(new(yaml.Node)); err == nil {
+		return gateFile{}, fail("config_invalid", "%s: more than one document", name)
+	}
+	var g gateFile
+	if len(doc.Content) == 1 {
+		p.fields(doc.Content[0], map[string]func(*yaml.Node){
+			"upstream":       func(n *yaml.Node) { g.Upstream = p.text(n).Text },
+			"pay_to":         func(n *yaml.Node) { g.PayTo = p.text(n).Text },
+			"network":        func(n *yaml.Node) { g.Network = p.text(n).Text },
+			"clearing_house": func(n *yaml.Node) { g.ClearingHouse = p.text(n).Text },
+			"accept": func(n *yaml.Node) {
+				for _, item := range p.list(n) {
+					way := p.text(item)
+					if way.Text != "guarantee" {
+						p.fault(way, "accept: %q is not a way to pay that this release has", way.Text).hint("guarantee")
+						continue
+					}
+					g.Accept = append(g.Accept, way.Text)
+				}
+			},
+			"routes": func(n *yaml.Node) { g.Routes = p.routes(n) },
+		})
+	}
+	if len(p.faults) == 0 && len(g.Routes) == 0 {
+		p.fault(located{Line: 1, Column: 1}, "no routes").hint("add `routes:` with a line such as `GET /: $0.0005`, or run farthing init")
+	}
+	return g, p.err()
+}
+
+type gateParser struct {
+	name   string
+	env    func(string) (string, bool)
+	faults []*fault
+}
+
+func (p *gateParser) fault(at located, format string, args ...any) *fault {
+	f := fail("config_invalid", "%s:%d:%d: %s", p.name, at.Line, at.Column, fmt.Sprintf(format, args...))
+	p.faults = append(p.faults, f)
+	return f
+}
+
+// err joins the faults: the first one's code and hint, all messages.
+func (p *gateParser) err() error {
+	if len(p.faults) == 0 {
+		return nil
+	}
+	joined := *p.faults[0]
+	for _, f := range p.faults[1:] {
+		joined.Message += "\n       " + f.Message
+	}
+	return &joined
+}
+
+func at(n *yaml.Node) located { return located{Line: n.Line, Column: n.Column} }
+
+// fields calls the function of each key of a mapping.
+func (p *gateParser) fields(n *yaml.Node, known map[string]func(*yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		p.fault(at(n), "want `key: value` lines here")
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		take, ok := known[key.Value]
+		switch {
+		case !ok:
+			f := p.fault(at(key), "unknown key %q", key.Value)
+			names := make([]string, 0, len(known))
+			for k := range known {
+				names = append(names, k)
+			}
+			sort.Strings(names)
+			f.hint("known here: %s", strings.Join(names, ", "))
+		case seen[key.Value]:
+			p.fault(at(key), "%s is there twice", key.Value)
+		default:
+			seen[key.Value] = true
+			take(value)
+		}
+	}
+}
+
+func (p *gateParser) list(n *yaml.Node) []*yaml.Node {
+	if n.Kind != yaml.SequenceNode {
+		p.fault(at(n), "want a list, such as [guarantee]")
+		return nil
+	}
+	return n.Content
+}
+
+// text reads a scalar and fills in ${NAME} from the environment.
+func (p *gateParser) text(n *yaml.Node) located {
+	l := located{Text: n.Value, Line: n.Line, Column: n.Column}
+	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+		l.Column++ // faults point into the text
+	}
+	if n.Kind != yaml.ScalarNode {
+		p.fault(l, "want a single value here")
+		return l
+	}
+	l.Text = environment.ReplaceAllStringFunc(l.Text, func(ref string) string {
+		name := environment.FindStringSubmatch(ref)[1]
+		value, ok := p.env(name)
+		if !ok {
+			p.fault(l, "%s is not set in the environment", ref).hint("export %s=…", name)
+		}
+		return value
+	})
+	return l
+}
+
+func (p *gateParser) routes(n *yaml.Node) []gateRoute {
+	if n.Kind != yaml.MappingNode {
+		p.fault(at(n), "want lines such as `GET /quote/{symbol}: $0.0005`")
+		return nil
+	}
+	var routes []gateRoute
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		r := gateRoute{Pattern: located{key.Value, key.Line, key.Column}}
+		if seen[key.Value] {
+			p.fault(r.Pattern, "%s is there twice", key.Value)
+		}
+		seen[key.Value] = true
+		if value.Kind == yaml.MappingNode {
+			p.fields(value, map[string]func(*yaml.Node){
+				"price":       func(n *yaml.Node) { r.Price = p.text(n) },
+				"minimum":     func(n *yaml.Node) { r.Minimum = p.text(n) },
+				"up_to":       func(n *yaml.Node) { r.UpTo = p.text(n) },
+				"count":       func(n *yaml.Node) { r.Count = p.text(n) },
+				"charge":      func(n *yaml.Node) { r.Charge = p.text(n) },
+				"refund":      func(n *yaml.Node) { r.Refund = p.text(n) },
+				"alternative": func(n *yaml.Node) { r.Alternative = p.text(n) },
+			})
+		} else {
+			r.Price = p.text(value)
+		}
+		if r.Free = r.Price.Text == "free"; !r.Free {
+			p.price(r.Price)
+		}
+		for _, sum := range []located{r.Minimum, r.UpTo} {
+			if sum.Text != "" {
+				p.price(sum)
+			}
+		}
+		routes = append(routes, r)
+	}
+	return routes
+}
+
+// price points at the faulty character of a price.
+func (p *gateParser) price(l located) {
+	if l.Text == "" {
+		p.fault(l, "route has no price").hint("write $0.0005, or free")
+		return
+	}
+	_, err := money.ParsePrice(l.Text)
+	var bad *money.PriceError
+	if errors.As(err, &bad) {
+		l.Column += bad.Column - 1
+		f := fail("price_invalid", "%s:%d:%d: %q %s", p.name, l.Line, l.Column, bad.Text, bad.Problem).hint("%s", bad.Hint)
+		p.faults = append(p.faults, f)
+	}
+}

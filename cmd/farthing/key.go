@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/evm/keystore"
+)
+
+type keyCmd struct {
+	New    keyNewCmd    `cmd:"" help:"Make a new key and write it, encrypted, to a file of its own."`
+	Import keyImportCmd `cmd:"" help:"Encrypt a private key read from standard input (64 hexadecimal digits)."`
+	Show   keyShowCmd   `cmd:"" help:"Print a key file's address. The key itself is never printed."`
+}
+
+type keyNewCmd struct {
+	File string `arg:"" optional:"" help:"Where to write it; default key.json in farthing's folder."`
+}
+
+type keyImportCmd struct {
+	File string `arg:"" optional:"" help:"Where to write it; default key.json in farthing's folder."`
+}
+
+type keyShowCmd struct {
+	File string `arg:"" optional:"" help:"Key file; default key.json in farthing's folder."`
+}
+
+func (c *keyNewCmd) Run(r *run) error {
+	path, pass, err := r.newKeyFile(c.File)
+	if err != nil {
+		return err
+	}
+	key, err := keystore.Create(path, pass, keystore.Standard)
+	if err != nil {
+		return keyFault(path, err)
+	}
+	return r.keyMade(key.Address(), path)
+}
+
+func (c *keyImportCmd) Run(r *run) error {
+	text, err := io.ReadAll(io.LimitReader(r.In, 1<<10))
+	if err != nil {
+		return fmt.Errorf("read the key from standard input: %w", err)
+	}
+	secret, err := hex.DecodeString(strings.TrimPrefix(strings.TrimSpace(string(text)), "0x"))
+	if err != nil {
+		return misuse("standard input holds no private key: want 64 hexadecimal digits").hint("farthing key import < FILE")
+	}
+	key, err := evm.NewKey(secret)
+	if err != nil {
+		return misuse("standard input holds no private key: %v", err)
+	}
+	path, pass, err := r.newKeyFile(c.File)
+	if err != nil {
+		return err
+	}
+	if err := keystore.Import(path, key, pass, keystore.Standard); err != nil {
+		return keyFault(path, err)
+	}
+	return r.keyMade(key.Address(), path)
+}
+
+func (c *keyShowCmd) Run(r *run) error {
+	path, err := r.keyPath(c.File)
+	if err != nil {
+		return err
+	}
+	address, err := keystore.Address(path)
+	if err != nil {
+		return keyFault(path, err)
+	}
+	return r.emit(map[string]any{"address": address, "file": path}, "%s\n", address)
+}
+
+func (r *run) keyMade(address evm.Address, path string) error {
+	fmt.Fprintf(r.Err, "key of %s written to %s; keep the passphrase, nothing can replace it\n", address, path)
+	return r.emit(map[string]any{"address": address, "file": path}, "%s\n", address)
+}
+
+func (r *run) keyPath(path string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	return r.inFolder("key.json")
+}
+
+func (r *run) newKeyFile(file string) (path string, pass []byte, err error) {
+	if path, err = r.keyPath(file); err != nil {
+		return "", nil, err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return "", nil, keyFault(path, keystore.ErrExists)
+	}
+	pass, err = r.passphrase(path, true)
+	return path, pass, err
+}
+
+// signer opens the key that --key names. Development keys are made when first asked for; see devKey.
+func (r *run) signer() (*evm.PrivateKey, error) {
+	path, err := r.keyPath(r.cli.Key)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fail("config_invalid", "no key at %s", path).hint("farthing key new, or --key FILE; with --dev one is made for you")
+	}
+	pass, err := r.passphrase(path, false)
+	if err != nil {
+		return nil, err
+	}
+	key, err := keystore.Load(path, pass)
+	if err != nil {
+		return nil, keyFault(path, err)
+	}
+	return key, nil
+}
+
+// passphrase comes from the file that FARTHING_PASSPHRASE_FILE names, from FARTHING_PASSPHRASE, or from a prompt on a
+// terminal, where it is not echoed. A new one is asked for twice.
+func (r *run) passphrase(path string, fresh bool) ([]byte, error) {
+	if file, ok := r.Env("FARTHING_PASSPHRASE_FILE"); ok && file != "" {
+		pass, err := keystore.ReadPassphrase(file)
+		if err != nil {
+			return nil, keyFault(file, err)
+		}
+		return pass, nil
+	}
+	if pass, ok := r.Env("FARTHING_PASSPHRASE"); ok {
+		return []byte(pass), nil
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fail("keystore_passphrase", "the passphrase of %s is not known and there is no terminal to ask on", path).
+			hint("name a file with FARTHING_PASSPHRASE_FILE (mode 0600)")
+	}
+	defer tty.Close()
+	ask := func(prompt string) ([]byte, error) {
+		fmt.Fprint(tty, prompt)
+		defer fmt.Fprintln(tty)
+		return term.ReadPassword(int(tty.Fd()))
+	}
+	pass, err := ask(fmt.Sprintf("Passphrase of %s: ", path))
+	if err != nil || !fresh {
+		return pass, err
+	}
+	again, err := ask("Once more: ")
+	if err == nil && !bytes.Equal(pass, again) {
+		return nil, misuse("the two passphrases differ; nothing was written")
+	}
+	return pass, err
+}
+
+func keyFault(path string, err error) error {
+	switch {
+	case errors.Is(err, keystore.ErrExists):
+		return misuse("%s exists; a key file is never overwritten", path).hint("give another file name")
+	case errors.Is(err, keystore.ErrPassphrase):
+		return fail("keystore_passphrase", "wrong passphrase for %s", path)
+	case errors.Is(err, keystore.ErrMode):
+		return fail("config_invalid", "%s can be read by others", path).hint("chmod 600 %s", path)
+	case errors.Is(err, fs.ErrNotExist):
+		return fail("config_invalid", "no file %s", path).hint("farthing key new")
+	}
+	return fail("config_invalid", "key file %s: %v", path, err)
+}
