@@ -17,8 +17,8 @@ import (
 // Address is a 20-byte account address. Its zero value stands for a network's native coin where an asset is named.
 type Address [20]byte
 
-// ParseAddress reads 40 hexadecimal digits after 0x, in any letter case: addresses are compared by value, and a checksum
-// is not asked for.
+// ParseAddress reads 40 hexadecimal digits after 0x, in any letter case: addresses are compared by value, and a
+// checksum is not asked for.
 func ParseAddress(s string) (Address, error) {
 	var a Address
 	err := errPrefix

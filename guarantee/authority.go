@@ -57,8 +57,8 @@ func (k PublicKey) point() (p bls.G1Affine, err error) {
 // Authority holds an operator's BLS key and certifies claims with it. It never prints its secret. It is safe for
 // concurrent use.
 //
-// BUG: the curve library does not multiply in constant time; whoever shares a processor with the operator and times it closely may learn
-// about the key.
+// BUG: the curve library does not multiply in constant time; whoever shares a processor with the operator and times it
+// closely may learn about the key.
 type Authority struct {
 	secret *big.Int
 	public PublicKey

@@ -36,8 +36,8 @@ func batchMessage(domain, root, cycle evm.Hash, size uint32) (m [4*32 + 8]byte) 
 	return m
 }
 
-// batchProofs builds the tree over leaves, at least one, and returns each leaf's proof. A node without a neighbour moves up
-// unchanged.
+// batchProofs builds the tree over leaves, at least one, and returns each leaf's proof. A node without a neighbour
+// moves up unchanged.
 func batchProofs(leaves []evm.Hash) []Inclusion {
 	size := uint32(len(leaves))
 	proofs := make([]Inclusion, size)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/farthing402/farthing/evm"
@@ -60,6 +61,37 @@ func TestBatchVerifies(t *testing.T) {
 		if len(v.known) != 1 || v.recent.Len() != 1 {
 			t.Errorf("%d batches remembered, want 1", len(v.known))
 		}
+	}
+}
+
+// The bytes of a batch, put together by hand: a contract has to agree with them.
+func TestBatchBytes(t *testing.T) {
+	t.Parallel()
+	certs := batch(t, authority(t), 3)
+	var leaves [3]evm.Hash
+	for i := range leaves {
+		leaves[i] = evm.Keccak256(append([]byte{0}, certs[i].Claims...))
+	}
+	pair := evm.Keccak256(slices.Concat([]byte{1}, leaves[0][:], leaves[1][:]))
+	root := evm.Keccak256(slices.Concat([]byte{1}, pair[:], leaves[2][:]))
+	want := []Inclusion{
+		{root, 0, 3, []evm.Hash{leaves[1], leaves[2]}},
+		{root, 1, 3, []evm.Hash{leaves[0], leaves[2]}},
+		{root, 2, 3, []evm.Hash{pair}}, // moves up a level alone
+	}
+	for i, cert := range certs {
+		if diff := cmp.Diff(want[i], *cert.Batch); diff != "" {
+			t.Errorf("proof %d (-want +got):\n%s", i, diff)
+		}
+	}
+	tag := evm.Keccak256([]byte("FARTHING_BATCH_V1"))
+	message := slices.Concat(tag[:], domain[:], root[:], cycle[:], []byte{0, 0, 0, 3, 0, 0, 0, 0})
+	if len(message) != 136 {
+		t.Fatalf("%d bytes", len(message))
+	}
+	sig, err := authority(t).sign(message)
+	if err != nil || sig != certs[0].Signature {
+		t.Errorf("signature %x, %v", certs[0].Signature, err)
 	}
 }
 
@@ -387,6 +419,80 @@ func TestPublicKeyRefuses(t *testing.T) {
 		if err := k.UnmarshalJSON([]byte(text)); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// A proof of possession is a signature of its own message, bound to the deployment, and of no use as a certificate.
+func TestProvePossession(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	key, proof, err := a.ProvePossession(deployment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, err := a.PublicKey().G1Words(); err != nil || key != want {
+		t.Errorf("key %x, %v", key, err)
+	}
+	tag := evm.Keccak256([]byte("FARTHING_KEY_V1"))
+	sig, err := a.sign(slices.Concat(tag[:], domain[:], key[0][:], key[1][:], key[2][:], key[3][:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, err := signatureWords(sig); err != nil || proof != want {
+		t.Errorf("proof %x, %v", proof, err)
+	}
+	other := deployment
+	other.Vault[0] ^= 1
+	if _, elsewhere, err := a.ProvePossession(other); err != nil || elsewhere == proof {
+		t.Errorf("one proof for two vaults, %v", err)
+	}
+}
+
+func TestCertificateJSONRefuses(t *testing.T) {
+	t.Parallel()
+	cert := batch(t, authority(t), 3)[0]
+	good, err := json.Marshal(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat(`"`+domain.String()+`",`, siblingsMax) + `"`
+	for name, change := range map[string][2]string{
+		"claims twice":       {`{"claims"`, `{"claims":"","claims"`},
+		"claims missing":     {`"claims"`, `"claim"`},
+		"claims short":       {`"claims":"00`, `"claims":"`},
+		"claims not hex":     {`"claims":"00`, `"claims":"0g`},
+		"claims prefixed":    {`"claims":"0000`, `"claims":"0x0x`},
+		"signature number":   {`"signature":"`, `"signature":5,"was":"`},
+		"batch is a list":    {`"batch":{`, `"batch":[],"was":{`},
+		"root missing":       {`"root"`, `"roots"`},
+		"root number":        {`"root":"`, `"root":7,"was":"`},
+		"root short":         {`"root":"0x`, `"root":"0x12","was":"`},
+		"index missing":      {`"index"`, `"place"`},
+		"index twice":        {`"index"`, `"index":1,"index"`},
+		"index negative":     {`"index":0`, `"index":-1`},
+		"index fraction":     {`"index":0`, `"index":0.5`},
+		"index past 32 bits": {`"index":0`, `"index":4294967296`},
+		"index past 64 bits": {`"index":0`, `"index":18446744073709551616`},
+		"size missing":       {`"size"`, `"length"`},
+		"size past 32 bits":  {`"size":3`, `"size":4294967299`},
+		"siblings missing":   {`"siblings"`, `"brothers"`},
+		"siblings null":      {`"siblings":`, `"siblings":null,"was":`},
+		"siblings an object": {`"siblings":`, `"siblings":{},"was":`},
+		"siblings short":     {`"siblings":[`, `"siblings":["0x00",`},
+		"too many siblings":  {`"siblings":["`, `"siblings":[` + long},
+	} {
+		text := strings.Replace(string(good), change[0], change[1], 1)
+		if text == string(good) {
+			t.Errorf("%s: not changed", name)
+		}
+		var c Certificate
+		if err := json.Unmarshal([]byte(text), &c); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var c Certificate
+	if err := json.Unmarshal([]byte(`{"batch":null,`+string(good)[1:strings.Index(string(good), `,"batch"`)]+`}`), &c); err != nil || c.Batch != nil {
+		t.Errorf("batch null: %+v, %v", c.Batch, err)
 	}
 }
 

@@ -2,8 +2,8 @@
 // house certifies, what a payee checks before it works, and the note by which a payee takes less than it was promised.
 // It is bytes, digests and signatures only.
 //
-// A payer calls [Sign]; a payee calls [Signed.Verify] or, with the clearing house's answer in hand, [Verifier.Verify].
-// A clearing house certifies through an [Authority].
+// A payer calls [Sign]. A payee calls [Verifier.Verify] on the clearing house's answer. A clearing house calls
+// [Signed.Verify] and certifies through an [Authority].
 //
 // # Invariants
 //
@@ -19,7 +19,8 @@
 //
 // # Compatibility
 //
-// Digests, claims bytes and JSON are those of 4Mica's cycle-based protocol. Batch certificates and notes are Farthing's.
+// Digests, claims bytes and JSON are those of 4Mica's cycle-based protocol. Batch certificates and notes are
+// Farthing's.
 package guarantee
 
 // Scheme is the x402 name of this way to pay.

@@ -3,6 +3,7 @@ package guarantee
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
@@ -29,6 +30,11 @@ func (n Note) SigningDigest(d Deployment) evm.Hash {
 type SignedNote struct {
 	Note
 	Signature evm.Signature `json:"signature"`
+}
+
+// LogValue shows the note and a prefix of the signature.
+func (n SignedNote) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("digest", n.Digest), slog.Any("amount", n.Amount), slog.Any("signature", n.Signature))
 }
 
 // SignNote signs a note for a deployment. The signer should be the guarantee's payee.

@@ -10,9 +10,9 @@ import (
 	"github.com/farthing402/farthing/money"
 )
 
-// Requests arrive by the thousand a second, from anybody, and say who owes whom. So objects are split here instead of by
-// reflection, which costs as much as checking the signature, and which takes "Amount" for "amount" and the last of two
-// where another reader takes the first.
+// Requests arrive by the thousand a second, from anybody, and say who owes whom. So objects are split here instead of
+// by reflection, which costs as much as checking the signature, and which takes "Amount" for "amount" and the last of
+// two where another reader takes the first.
 
 // object is the members of a JSON object, in their order. No name occurs twice.
 type object []member

@@ -24,13 +24,20 @@ func (a *Authority) ProvePossession(d Deployment) (key [4][32]byte, proof [8][32
 	if err != nil {
 		return key, proof, err
 	}
+	proof, err = signatureWords(sig)
+	return key, proof, err
+}
+
+// signatureWords writes a signature as EIP-2537 takes a point of G2: x.c0, x.c1, y.c0, y.c1, each in a high and a low
+// word.
+func signatureWords(sig [96]byte) (words [8][32]byte, err error) {
 	var p bls.G2Affine
 	if _, err := p.SetBytes(sig[:]); err != nil {
-		return key, proof, err
+		return words, err
 	}
 	for i, coordinate := range [][48]byte{p.X.A0.Bytes(), p.X.A1.Bytes(), p.Y.A0.Bytes(), p.Y.A1.Bytes()} {
-		copy(proof[2*i][16:], coordinate[:16])
-		copy(proof[2*i+1][:], coordinate[16:])
+		copy(words[2*i][16:], coordinate[:16])
+		copy(words[2*i+1][:], coordinate[16:])
 	}
-	return key, proof, nil
+	return words, nil
 }

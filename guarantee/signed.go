@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 
 	"github.com/farthing402/farthing/evm"
 )
@@ -24,6 +25,12 @@ type Signed struct {
 	Claims    Claims
 	Signature evm.Signature
 	Form      Form
+}
+
+// LogValue shows the claims and a prefix of the signature.
+func (s Signed) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("payer", s.Claims.Payer), slog.Any("payee", s.Claims.Payee), slog.Any("asset", s.Claims.Asset),
+		slog.Any("amount", s.Claims.Amount), slog.Any("req_id", s.Claims.ReqID), slog.Any("signature", s.Signature))
 }
 
 // Sign signs claims for a deployment. The signer must be the claims' payer.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -224,6 +225,15 @@ func TestDecodeClaimsRefuses(t *testing.T) {
 	}
 }
 
+// The digest was computed once by another implementation of EIP-712 (go-ethereum's).
+func TestNoteDigest(t *testing.T) {
+	t.Parallel()
+	n := Note{Digest: vec.V1.EIP712.Digest, Amount: money.Units(70000), Reason: evm.Hash{9}}
+	if got := n.SigningDigest(deployment).String(); got != "0xae53f8f9df5e07e20fe8c422de1ec1cab651cc5d933fa0b98ed8747c0eaae64b" {
+		t.Errorf("digest %s", got)
+	}
+}
+
 func TestNote(t *testing.T) {
 	t.Parallel()
 	key, digest := payerKey(t), claims.Digest(deployment.ClaimsSeparator())
@@ -279,6 +289,26 @@ func TestNote(t *testing.T) {
 		var back SignedNote
 		if err := json.Unmarshal([]byte(text), &back); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A log is read by more people than a payment: signatures in it are cut short.
+func TestLogsCutSignatures(t *testing.T) {
+	t.Parallel()
+	s := signed(t, vec.V1.Request)
+	cert := Certificate{Claims: EncodeClaims(domain, cycle, claims), Signature: [96]byte(unhex(t, vec.Certificate.Signature))}
+	var out strings.Builder
+	log := slog.New(slog.NewJSONHandler(&out, nil))
+	log.Info("test", "signed", s, "note", SignedNote{Note: Note{Amount: money.Units(7)}, Signature: s.Signature}, "certificate", cert)
+	for _, secret := range []string{s.Signature.String()[2:20], vec.Certificate.Signature[2:20]} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("signature in %s", out.String())
+		}
+	}
+	for _, want := range []string{claims.Payer.String(), `"amount":"100000"`, `"amount":"7"`, "0x82c9f0af…", "certificate 87c30d07…"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in %s", want, out.String())
 		}
 	}
 }

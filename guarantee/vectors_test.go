@@ -27,10 +27,13 @@ type vectors struct {
 	}
 	BLS struct {
 		SecretKey      string
-		PublicKey      string                                `json:"publicKeyCompressed"`
-		PublicKeyJSON  json.RawMessage                       `json:"publicKeyJson"`
-		PublicKeyWords []evm.Hash                            `json:"publicKeySolidityWords_x_a_x_b_y_a_y_b"`
-		Messages       []struct{ Message, Signature string } `json:"messageVectors"`
+		PublicKey      string          `json:"publicKeyCompressed"`
+		PublicKeyJSON  json.RawMessage `json:"publicKeyJson"`
+		PublicKeyWords []evm.Hash      `json:"publicKeySolidityWords_x_a_x_b_y_a_y_b"`
+		Messages       []struct {
+			Message, Signature string
+			Words              []evm.Hash `json:"solidityWords"`
+		} `json:"messageVectors"`
 	}
 	V1 struct {
 		EIP712 struct {
@@ -375,6 +378,15 @@ func TestVectorMessages(t *testing.T) {
 		sig, err := a.sign(unhex(t, m.Message))
 		if err != nil || !bytes.Equal(sig[:], unhex(t, m.Signature)) {
 			t.Errorf("sign %s: %x, %v", m.Message, sig, err)
+		}
+		words, err := signatureWords(sig)
+		if err != nil || len(m.Words) != len(words) {
+			t.Fatalf("words of %s: %v", m.Message, err)
+		}
+		for i, w := range words {
+			if evm.Hash(w) != m.Words[i] {
+				t.Errorf("word %d of %s is %x", i, m.Message, w)
+			}
 		}
 		if err := verifySignature(key, unhex(t, m.Message), sig); err != nil {
 			t.Errorf("verify %s: %v", m.Message, err)

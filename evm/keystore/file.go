@@ -101,8 +101,8 @@ func writeNew(path string, text []byte) (err error) {
 	return syncDir(dir)
 }
 
-// publish gives a finished file its name unless the name is taken. A rename would replace what is there; a link does not. Where
-// the file system has no links, two processes that create one key at the same moment could still collide.
+// publish gives a finished file its name unless the name is taken. A rename would replace what is there; a link does
+// not. Where the file system has no links, two processes that create one key at the same moment could still collide.
 func publish(temp, path string) error {
 	err := os.Link(temp, path)
 	switch {

@@ -1,5 +1,5 @@
-// Package keystore keeps keys in encrypted files: Web3 Secret Storage, version 3, as other Ethereum tools write and read
-// it, and the same container for secrets that are no Ethereum key.
+// Package keystore keeps keys in encrypted files: Web3 Secret Storage, version 3, as other Ethereum tools write and
+// read it, and the same container for secrets that are no Ethereum key.
 //
 // Most callers want [Load], or [LoadOrCreate] for a development key; [SaveSecret] and [LoadSecret] hold an operator's
 // BLS key.
@@ -7,8 +7,8 @@
 // # Invariants
 //
 // A file is made for its owner alone (mode 0600), appears whole or not at all, and never replaces another. A file that
-// somebody else may read is refused before it is opened with a passphrase. Nothing here prints, logs or puts into an error a secret
-// or a passphrase.
+// somebody else may read is refused before it is opened with a passphrase. Nothing here prints, logs or puts into an
+// error a secret or a passphrase.
 //
 // # Concurrency
 //
@@ -144,8 +144,8 @@ func LoadOrCreate(path string, passphrase []byte, cost Cost) (key *evm.PrivateKe
 	return key, err == nil, err
 }
 
-// Address returns the address that a key file says it is of, without opening it; [Load] checks that it is true. A caller that asks a
-// person for the passphrase calls Address first, which finds every fault but a wrong passphrase.
+// Address returns the address that a key file says it is of, without opening it; [Load] checks that it is true. A
+// caller that asks a person for the passphrase calls Address first, which finds every fault but a wrong passphrase.
 func Address(path string) (evm.Address, error) {
 	c, err := read(path)
 	if err != nil {
@@ -219,8 +219,8 @@ func read(path string) (container, error) {
 	return c, nil
 }
 
-// check makes sure of everything that go-ethereum's decryption takes on trust: types, lengths, and that the effort asked for is one
-// that a machine can spend.
+// check makes sure of everything that go-ethereum's decryption takes on trust: types, lengths, and that the effort
+// asked for is one that a machine can spend.
 func (c container) check() error {
 	if c.Version != version {
 		return fmt.Errorf("version %d, want %d", c.Version, version)
