@@ -25,6 +25,42 @@ type Account struct {
 	AutoSettle bool
 }
 
+// Collateral is what the owner has in the vault, as far as it is confirmed: zero if more was taken than came.
+func (a Account) Collateral() money.Amount {
+	have, ok := a.Balance.CreditsPosted.Sub(a.Balance.DebitsPosted)
+	if !ok {
+		return money.Amount{}
+	}
+	return have
+}
+
+// Exposure is what the owner has guaranteed and not yet settled.
+func (a Account) Exposure() money.Amount { return a.Balance.DebitsPending }
+
+// Held is the requested withdrawal.
+func (a Account) Held() money.Amount { return money.Max(a.WithdrawHead, a.WithdrawConfirmed) }
+
+// Headroom is what can still be guaranteed.
+func (a Account) Headroom() money.Amount {
+	free, ok := a.Balance.Available().Sub(a.Held())
+	if !ok {
+		return money.Amount{}
+	}
+	return free
+}
+
+// Limit returns the most that one cycle may take, and whether there is a limit.
+func (a Account) Limit() (money.Amount, bool) {
+	switch {
+	case a.LimitedHead && a.LimitedConfirmed:
+		return money.Min(a.LimitHead, a.LimitConfirmed), true
+	case a.LimitedHead:
+		return a.LimitHead, true
+	default:
+		return a.LimitConfirmed, a.LimitedConfirmed
+	}
+}
+
 // Guarantee is an admitted guarantee.
 type Guarantee struct {
 	Signed  guarantee.Signed
@@ -67,6 +103,16 @@ const (
 	Closed    CycleStatus = "closed"    // nothing left to do for the house (also: a cycle that had no guarantees)
 	Failed    CycleStatus = "failed"    // not committed before its deadline: guarantees stay locked until redeemed
 )
+
+// at returns the cycle that a schedule has at t, which is not before From.
+func (s Schedule) at(t uint64) Cycle {
+	start := t - (t-s.From)%s.Length
+	end := start + s.Length
+	return Cycle{
+		Ref: CycleRef{Asset: s.Asset, Start: start}, Status: Open, End: end,
+		CutoffAt: end + s.Cutoff, PostDeadline: end + s.Cutoff + s.Post, Challenge: s.Challenge,
+	}
+}
 
 // Cycle is a cycle's row. Times are unix seconds; those after the freeze are copied from the schedule when the row is
 // made, as the chain derives them from the cycle's name.

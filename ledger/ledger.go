@@ -18,6 +18,7 @@ var (
 	ErrOverflow     = errors.New("sum passes 256 bits")
 	ErrInsufficient = errors.New("not enough available")
 	ErrPending      = errors.New("more than is pending")
+	ErrNotPosted    = errors.New("more than was posted")
 )
 
 // Kind says what an account stands for.
@@ -40,7 +41,8 @@ type Account struct {
 }
 
 // Balance is one account's four sums, in the asset's smallest units. They only grow, but for the pending ones, which
-// fall when a pending amount is posted or voided.
+// fall when a pending amount is voided, and when a transfer is taken back. Changes are made on the caller's copy;
+// nothing here is safe for concurrent use.
 type Balance struct {
 	DebitsPending, DebitsPosted   money.Amount
 	CreditsPending, CreditsPosted money.Amount
@@ -102,11 +104,6 @@ type Transfer struct {
 	Amount money.Amount
 }
 
-// Reverse returns the transfer that undoes t, under its own ID.
-func (t Transfer) Reverse(id string) Transfer {
-	return Transfer{ID: id, Debit: t.Credit, Credit: t.Debit, Amount: t.Amount}
-}
-
 // Apply posts t on the balances of its two accounts. They may not be the same account or differ in asset.
 func (t Transfer) Apply(debit, credit *Balance) error {
 	if t.Debit == t.Credit || t.Debit.Asset != t.Credit.Asset {
@@ -116,6 +113,18 @@ func (t Transfer) Apply(debit, credit *Balance) error {
 	c, okC := credit.CreditsPosted.Add(t.Amount)
 	if !okD || !okC {
 		return fmt.Errorf("transfer %s: %w", t.ID, ErrOverflow)
+	}
+	debit.DebitsPosted, credit.CreditsPosted = d, c
+	return nil
+}
+
+// Unapply takes back what Apply posted, exactly, when the block that caused t turned out not to be. It is no transfer
+// the other way: t has not happened.
+func (t Transfer) Unapply(debit, credit *Balance) error {
+	d, okD := debit.DebitsPosted.Sub(t.Amount)
+	c, okC := credit.CreditsPosted.Sub(t.Amount)
+	if !okD || !okC {
+		return fmt.Errorf("transfer %s: %w", t.ID, ErrNotPosted)
 	}
 	debit.DebitsPosted, credit.CreditsPosted = d, c
 	return nil

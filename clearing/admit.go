@@ -1,0 +1,292 @@
+package clearing
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+)
+
+// amountBits is the width in which the contracts keep amounts.
+const amountBits = 112
+
+// Request asks for a guarantee to be admitted and certified.
+type Request struct {
+	Signed guarantee.Signed
+	Batch  bool // a batch certificate will do, which is cheaper to make and as good
+}
+
+// Result is the answer to a [Request]. If Err is nil, Certificate promises what Digest names, in Cycle. If Err is not
+// nil but Digest is set, the guarantee was found good as far as its signature goes.
+type Result struct {
+	Certificate guarantee.Certificate
+	Digest      evm.Hash
+	Cycle       CycleRef
+	Replayed    bool // the guarantee was admitted before; the certificate is of the cycle it was admitted to
+	Err         error
+}
+
+// admission is a request on its way through a group.
+type admission struct {
+	Request
+	now      time.Time
+	digest   evm.Hash
+	admitted Guarantee
+	replayed bool
+	batch    *batch // set if the request asked for one and was admitted
+	place    int    // in the batch
+	err      error
+}
+
+// Admit admits guarantees against their payers' collateral and certifies them. Results are in the order of requests,
+// and no request's fault touches another. The checks run in this order, and the first that fails gives the error:
+//
+//  1. amount ([ErrAmount]), parties ([ErrParties])
+//  2. form and signature (guarantee.ErrForm, guarantee.ErrSignature)
+//  3. whether the request id was used: the same content again is answered with an equally good certificate, marked
+//     as replayed, whatever has become of the guarantee since (a certificate is a fact: a guarantee that a note has
+//     let go, or whose cycle is over, is still the one that was admitted); other content is [ErrConflict]
+//  4. timestamp (guarantee.ErrStale, guarantee.ErrFuture)
+//  5. asset and cycle ([ErrAsset]); a cycle that is frozen takes nothing, the next one does
+//  6. the payer's limit per cycle ([ErrLimit])
+//  7. collateral ([ErrExposure])
+//
+// A guarantee is on disk before its certificate is made. An error that matches [ErrUnfinished] leaves open whether the
+// guarantee was admitted; the same request again is safe and finds out. One that matches [ErrNotAdmitted] says it was not.
+// Cancelling ctx does not undo what is being written.
+func (h *House) Admit(ctx context.Context, reqs []Request, now time.Time) []Result {
+	items := make([]*admission, len(reqs))
+	for i, r := range reqs {
+		items[i] = &admission{Request: r, now: now}
+	}
+	parallel(len(items), func(i int) { items[i].digest, items[i].err = h.verify(items[i].Signed) })
+
+	var good []int
+	for i, it := range items {
+		if it.err == nil {
+			it.err = ErrUnfinished // until a run says otherwise
+			good = append(good, i)
+		}
+	}
+	for part := range slices.Chunk(good, h.BatchMax) {
+		group := make([]*admission, len(part))
+		for k, i := range part {
+			group[k] = items[i]
+		}
+		err := notCancelled(ctx)
+		if err == nil {
+			err = h.admits.do(ctx, group)
+		}
+		if err != nil {
+			for _, i := range part { // a run may still be writing to the others
+				items[i] = &admission{digest: items[i].digest, err: err}
+			}
+		}
+	}
+
+	results := make([]Result, len(items))
+	parallel(len(items), func(i int) { results[i] = h.certify(items[i]) })
+	return results
+}
+
+// verify makes the checks that need no book.
+func (h *House) verify(s guarantee.Signed) (evm.Hash, error) {
+	c := s.Claims
+	if c.Amount.IsZero() || c.Amount.BitLen() > amountBits {
+		return evm.Hash{}, ErrAmount
+	}
+	if c.Payer == c.Payee || c.Payer.IsZero() || c.Payee.IsZero() {
+		return evm.Hash{}, ErrParties
+	}
+	return s.Verify(h.separator, h.Rules)
+}
+
+// admitGroup admits a group in one transaction and gives each item its outcome.
+func (h *House) admitGroup(ctx context.Context, group []*admission) {
+	// A run that is undone and done again starts with clean outcomes, so they are kept here until it holds.
+	type outcome struct {
+		admitted Guarantee
+		replayed bool
+		err      error
+	}
+	outcomes := make([]outcome, len(group))
+	err := h.Book.Write(ctx, func(tx Tx) error {
+		clear(outcomes)
+		v := newView(tx)
+		// Rows are taken in sorted order, so that two nodes cannot each hold what the other waits for.
+		for _, p := range payers(group) {
+			if _, err := v.account(p.owner, p.asset); err != nil {
+				return err
+			}
+		}
+		for i, it := range group {
+			g, replayed, refused, err := h.admit(v, it)
+			if err != nil {
+				return err
+			}
+			outcomes[i] = outcome{g, replayed, refused}
+		}
+		return v.flush()
+	})
+	if err != nil {
+		for _, it := range group {
+			it.err = fmt.Errorf("admit guarantee %s: %w: %w", it.digest.Short(), ErrUnfinished, err)
+		}
+		return
+	}
+	batches := make(map[CycleRef]*batch)
+	for i, it := range group {
+		it.admitted, it.replayed, it.err = outcomes[i].admitted, outcomes[i].replayed, outcomes[i].err
+		if it.err != nil {
+			it.err = fmt.Errorf("admit guarantee %s: %w", it.digest.Short(), it.err)
+			continue
+		}
+		if it.Batch {
+			b := batches[it.admitted.Cycle]
+			if b == nil {
+				b = &batch{}
+				batches[it.admitted.Cycle] = b
+			}
+			it.batch, it.place = b, len(b.claims)
+			b.claims = append(b.claims, h.claims(it.admitted))
+		}
+	}
+}
+
+// admit decides on one guarantee. refused is a rule's word, err the store's.
+func (h *House) admit(v *view, it *admission) (g Guarantee, replayed bool, refused, err error) {
+	c := it.Signed.Claims
+	old, found, err := v.tx.GuaranteeByKey(c.Key())
+	switch {
+	case err != nil:
+		return g, false, nil, err
+	case found && old.Digest == it.digest:
+		return old, true, nil, nil
+	case found:
+		return g, false, ErrConflict, nil
+	}
+	now := unix(it.now)
+	if past := uint64(h.Past / time.Second); c.Timestamp < now && now-c.Timestamp > past {
+		return g, false, fmt.Errorf("%d seconds old: %w", now-c.Timestamp, guarantee.ErrStale), nil
+	}
+	if future := uint64(h.Future / time.Second); c.Timestamp > now && c.Timestamp-now > future {
+		return g, false, fmt.Errorf("%d seconds ahead: %w", c.Timestamp-now, guarantee.ErrFuture), nil
+	}
+	cycle, isNew, err := h.openCycle(v, c.Asset, now)
+	if err != nil {
+		return g, false, nil, err
+	}
+	if cycle.Status != Open {
+		return g, false, ErrAsset, nil
+	}
+	account, err := v.account(c.Payer, c.Asset)
+	if err != nil {
+		return g, false, nil, err
+	}
+	if limit, ok := account.Limit(); ok {
+		used, err := v.tx.PayableBy(cycle.Ref, c.Payer)
+		if err != nil {
+			return g, false, nil, err
+		}
+		if sum, ok := used.Add(c.Amount); !ok || limit.Less(sum) {
+			return g, false, &LimitError{Payer: c.Payer, Asset: c.Asset, Cycle: cycle.Ref, Asked: c.Amount, Used: used, Limit: limit}, nil
+		}
+	}
+	if account.Balance.Reserve(c.Amount, account.Held()) != nil {
+		return g, false, &ExposureError{
+			Payer: c.Payer, Asset: c.Asset, Asked: c.Amount, Free: account.Headroom(),
+			Deposited: account.Collateral(), InUse: account.Exposure(), Held: account.Held(),
+		}, nil
+	}
+	v.changed(account)
+	if isNew {
+		v.putCycle(cycle)
+	}
+	g = Guarantee{Signed: it.Signed, Digest: it.digest, Cycle: cycle.Ref, Payable: c.Amount, At: it.now.UnixMilli()}
+	return g, false, nil, v.tx.AddGuarantee(g)
+}
+
+// certify makes an admitted item's certificate. It runs in the goroutine of the item's caller, so that certificates are
+// made on all cores while the next group is being written.
+func (h *House) certify(it *admission) Result {
+	r := Result{Digest: it.digest, Err: it.err}
+	if r.Err != nil {
+		return r
+	}
+	r.Cycle, r.Replayed = it.admitted.Cycle, it.replayed
+	if it.batch != nil {
+		r.Certificate, r.Err = it.batch.certificate(h, it.admitted.Cycle, it.place)
+	} else {
+		r.Certificate, r.Err = h.Authority.Certify(h.claims(it.admitted))
+	}
+	if r.Err != nil {
+		r.Err = fmt.Errorf("certify guarantee %s: %w", it.digest.Short(), r.Err)
+	}
+	return r
+}
+
+// claims returns the bytes that a guarantee's certificates cover.
+func (h *House) claims(g Guarantee) []byte {
+	return guarantee.EncodeClaims(h.domain, g.Cycle.ID(), g.Signed.Claims)
+}
+
+// batch is the members of a group and one cycle that share a signature. Whoever needs it first makes it.
+type batch struct {
+	claims [][]byte // complete before anybody can ask for a certificate
+
+	once         sync.Once
+	certificates []guarantee.Certificate
+	err          error
+}
+
+func (b *batch) certificate(h *House, c CycleRef, place int) (guarantee.Certificate, error) {
+	b.once.Do(func() { b.certificates, b.err = h.Authority.CertifyBatch(h.domain, c.ID(), b.claims) })
+	if b.err != nil {
+		return guarantee.Certificate{}, b.err
+	}
+	return b.certificates[place], nil
+}
+
+type ownerAsset struct{ owner, asset evm.Address }
+
+func compareOwnerAsset(a, b ownerAsset) int {
+	return cmp.Or(slices.Compare(a.asset[:], b.asset[:]), slices.Compare(a.owner[:], b.owner[:]))
+}
+
+// payers returns the accounts that a group debits, sorted, each once.
+func payers(group []*admission) []ownerAsset {
+	all := make([]ownerAsset, len(group))
+	for i, it := range group {
+		all[i] = ownerAsset{it.Signed.Claims.Payer, it.Signed.Claims.Asset}
+	}
+	slices.SortFunc(all, compareOwnerAsset)
+	return slices.Compact(all)
+}
+
+// parallel calls f(0) … f(n−1), on all cores if there are several calls to make, and returns when all have.
+func parallel(n int, f func(int)) {
+	workers := min(n, runtime.GOMAXPROCS(0))
+	if workers <= 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
+}

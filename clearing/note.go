@@ -1,0 +1,131 @@
+package clearing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+)
+
+// noting is a note on its way through a group.
+type noting struct {
+	note   guarantee.SignedNote
+	signer evm.Address
+	now    time.Time
+	err    error
+}
+
+// Note takes payees' notes, which lower what guarantees pay, to nothing if they say so, and frees the payers' exposure
+// at once. Errors are in the order of notes, nil where a note holds now. The checks run in this order:
+//
+//  1. signature (guarantee.ErrSignature)
+//  2. guarantee ([ErrNotFound]), and that its payee is the signer ([ErrSigner])
+//  3. whether the same note (amount and reason) holds already, which is success at any time
+//  4. that the note lowers what is payable ([ErrRaise])
+//  5. that the cycle has not reached its cutoff by the house's clock, nor been netted ([ErrCutoff])
+//
+// What [House.Admit] says about [ErrUnfinished], [ErrNotAdmitted] and ctx is true of Note too.
+func (h *House) Note(ctx context.Context, notes []guarantee.SignedNote, now time.Time) []error {
+	errs := make([]error, len(notes))
+	items := make([]*noting, len(notes))
+	parallel(len(notes), func(i int) {
+		items[i] = &noting{note: notes[i], now: now}
+		items[i].signer, errs[i] = notes[i].Signer(h.Deployment)
+	})
+	var good []int
+	for i := range items {
+		if errs[i] == nil {
+			items[i].err = ErrUnfinished // until a run says otherwise
+			good = append(good, i)
+		}
+	}
+	for part := range slices.Chunk(good, h.BatchMax) {
+		group := make([]*noting, len(part))
+		for k, i := range part {
+			group[k] = items[i]
+		}
+		err := notCancelled(ctx)
+		if err == nil {
+			err = h.notes.do(ctx, group)
+		}
+		for k, i := range part {
+			if errs[i] = err; err == nil {
+				errs[i] = group[k].err
+			}
+		}
+	}
+	return errs
+}
+
+func notCancelled(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrNotAdmitted, context.Cause(ctx))
+}
+
+// noteGroup takes a group of notes in one transaction and gives each its outcome.
+func (h *House) noteGroup(ctx context.Context, group []*noting) {
+	outcomes := make([]error, len(group))
+	err := h.Book.Write(ctx, func(tx Tx) error {
+		clear(outcomes)
+		v := newView(tx)
+		for i, it := range group {
+			refused, err := takeNote(v, it)
+			if err != nil {
+				return err
+			}
+			outcomes[i] = refused
+		}
+		return v.flush()
+	})
+	for i, it := range group {
+		switch it.err = outcomes[i]; {
+		case err != nil:
+			it.err = fmt.Errorf("note on %s: %w: %w", it.note.Digest.Short(), ErrUnfinished, err)
+		case it.err != nil:
+			it.err = fmt.Errorf("note on %s: %w", it.note.Digest.Short(), it.err)
+		}
+	}
+}
+
+// takeNote decides on one note. refused is a rule's word, err the store's.
+func takeNote(v *view, it *noting) (refused, err error) {
+	g, found, err := v.tx.GuaranteeByDigest(it.note.Digest)
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return ErrNotFound, nil
+	case it.signer != g.Signed.Claims.Payee:
+		return ErrSigner, nil
+	case g.Note != nil && g.Note.Note == it.note.Note:
+		return nil, nil
+	}
+	freed, lower := g.Payable.Sub(it.note.Amount)
+	if !lower || freed.IsZero() {
+		return fmt.Errorf("%s is payable: %w", g.Payable, ErrRaise), nil
+	}
+	cycle, found, err := v.cycle(g.Cycle)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("guarantee %s is of cycle %s, which is not there: %w", g.Digest, g.Cycle, ErrBroken)
+	}
+	if unix(it.now) >= cycle.CutoffAt || cycle.Status != Open && cycle.Status != Frozen {
+		return ErrCutoff, nil
+	}
+	payer, err := v.account(g.Signed.Claims.Payer, g.Signed.Claims.Asset)
+	if err != nil {
+		return nil, err
+	}
+	if err := payer.Balance.Void(freed); err != nil {
+		return nil, fmt.Errorf("free %s of %s: %w: %w", freed, payer.Owner, ErrBroken, err)
+	}
+	v.changed(payer)
+	return nil, v.tx.LowerGuarantee(g.Digest, it.note.Amount, it.note)
+}
