@@ -1,8 +1,10 @@
 package x402
 
 import (
-	"sort"
+	"slices"
 	"strings"
+
+	"github.com/farthing402/farthing/network"
 )
 
 // Reason is one row of the table of error codes. Codes are part of the protocol: they are only ever added.
@@ -21,8 +23,7 @@ const (
 	notSigned  = "Nothing was signed."
 )
 
-// reasons is the one table; docs/errors.md is made from it. Codes of the x402 protocol stand in package facilitators use,
-// ours stand beside them here.
+// reasons are farthing's own codes. They and the protocol's are the one table; docs/errors.md is made from it.
 var reasons = []Reason{
 	{"usage", 400, 2, "after", "The command line, or the request, does not say what is needed.", notCharged, "See farthing VERB --help."},
 	{"config_invalid", 500, 2, "after", "A setting or file cannot be used.", notCharged, "Mend what the message names; nothing was changed."},
@@ -50,12 +51,16 @@ var reasons = []Reason{
 	{"collateral_insufficient", 402, 4, "after", "The payer has less free collateral than the guarantee needs.", notCharged, "Deposit more, or wait until the current cycle frees some."},
 	{"limit_per_cycle_exceeded", 402, 4, "after", "The payer's own limit per cycle would be passed.", notCharged, "Raise the limit, or wait for the next cycle."},
 	{"asset_unsupported", 402, 4, "new payment", "The clearing house does not clear this asset.", notCharged, "Pay in an asset that it lists."},
+	{"cycle_closed", 409, 4, "new payment", "The cycle that the guarantee would count in is closed.", notCharged, "Sign a new payment; it counts in the cycle that is open."},
+	{"guarantee_expired", 402, 4, "new payment", "The guarantee can no longer be certified or charged: its time is over.", notCharged, "Sign a new payment."},
 	{"amount_invalid", 402, 4, "new payment", "The amount is zero, or larger than the chain can hold.", notCharged, "Sign the amount that is asked for."},
 	{"guarantee_conflict", 409, 4, "new payment", "A guarantee with this request id exists and is not the same.", notCharged, "Use a new request id for a new payment."},
 	{"certificate_invalid", 503, 4, "same payment", "The clearing house's certificate does not verify.", "Not served, not charged.", "The seller checks its clearing house; try again later."},
 	{"certificate_mismatch", 503, 4, "same payment", "The clearing house certified something else.", "Not served, not charged.", "The seller checks its clearing house; try again later."},
 	{"house_unreachable", 503, 4, "same payment", "The clearing house does not answer in time.", "Not served, not charged.", "Retry with the same payment."},
 	{"house_refused", 503, 4, "same payment", "The clearing house answered with an error of its own.", "Not served, not charged.", "Retry with the same payment, or ask its operator."},
+	{"facilitator_unreachable", 503, 4, "same payment", "The service that checks payments on the chain does not answer.", "Not served, not charged.", "Retry with the same payment."},
+	{"facilitator_fault", 502, 4, "same payment", "The service that checks payments on the chain turned the request away, or answered nonsense.", "Not served, not charged.", "The seller looks at its facilitator's address and key; retry with the same payment."},
 	{"upstream_unreachable", 502, 1, "new payment", "The server behind the gate does not answer.", notCharged, "Start it, or pass --upstream."},
 	{"handler_failed", 500, 1, "new payment", "The seller's own code failed.", notCharged, "Ask again with a new payment."},
 	{"meter_missing", 502, 1, "new payment", "The answer does not say how much was used.", notCharged, "The seller mends the route's count."},
@@ -88,11 +93,11 @@ var reasons = []Reason{
 }
 
 // All returns the table, in its own order.
-func All() []Reason { return append([]Reason(nil), reasons...) }
+func All() []Reason { return slices.Concat(reasons, protocolReasons) }
 
 var byCode = func() map[string]Reason {
-	m := make(map[string]Reason, len(reasons))
-	for _, r := range reasons {
+	m := make(map[string]Reason)
+	for _, r := range All() {
 		m[r.Code] = r
 	}
 	return m
@@ -104,26 +109,21 @@ func Lookup(code string) (Reason, bool) {
 	return r, ok
 }
 
-// Nearest returns the code that shares the most of its letter pairs with code.
+// Nearest returns the code that was probably meant, or "".
 func Nearest(code string) string {
-	pairs := func(s string) map[string]bool {
-		m := map[string]bool{}
-		for i := 0; i+2 <= len(s); i++ {
-			m[s[i:i+2]] = true
-		}
-		return m
+	all := All()
+	codes := make([]string, len(all))
+	for i, r := range all {
+		codes[i] = r.Code
 	}
-	asked := pairs(strings.ToLower(code))
-	ranked := All()
-	score := func(r Reason) (n int) {
-		theirs := pairs(r.Code)
-		for p := range theirs {
-			if asked[p] {
-				n += 2
-			}
-		}
-		return n * 100 / (len(theirs) + len(asked) + 1)
+	if near := network.Nearest(code, codes); near != "" {
+		return near
 	}
-	sort.SliceStable(ranked, func(i, j int) bool { return score(ranked[i]) > score(ranked[j]) })
-	return ranked[0].Code
+	// Nobody remembers a whole code: the first that has the word asked for.
+	for _, c := range codes {
+		if len(code) >= 4 && strings.Contains(c, strings.ToLower(code)) {
+			return c
+		}
+	}
+	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/farthing402/farthing/network"
 )
@@ -25,27 +26,18 @@ type Terms struct {
 	Try          string // a command that pays
 	OutputSchema json.RawMessage
 	Details      map[string]string
-}
 
-type requirementsV1 struct {
-	Scheme            string                     `json:"scheme"`
-	Network           string                     `json:"network"`
-	MaxAmountRequired string                     `json:"maxAmountRequired"`
-	Asset             string                     `json:"asset"`
-	PayTo             string                     `json:"payTo"`
-	Resource          string                     `json:"resource"`
-	Description       string                     `json:"description"`
-	MimeType          string                     `json:"mimeType"`
-	MaxTimeoutSeconds int                        `json:"maxTimeoutSeconds"`
-	Extra             map[string]json.RawMessage `json:"extra,omitempty"`
+	// BodyAll lists every way to pay in the body, for 4Mica's clients, which read it too. Clients of version 1 then refuse
+	// the whole list if one scheme or network of it is unknown to them.
+	BodyAll bool
 }
 
 type bodyV1 struct {
 	X402Version  int               `json:"x402Version"`
 	Error        string            `json:"error"`
-	Accepts      []requirementsV1  `json:"accepts"`
 	Code         string            `json:"code,omitempty"`
 	Hint         string            `json:"hint,omitempty"`
+	Accepts      []requirementsV1  `json:"accepts"`
 	Price        string            `json:"price"`
 	WaysToPay    []string          `json:"waysToPay"`
 	Completion   string            `json:"completion"`
@@ -57,32 +49,55 @@ type bodyV1 struct {
 }
 
 // Body returns the JSON body of the 402. Clients of version 1 reject a whole list for one scheme or network name that
-// they do not know, so the list has only what they can parse: exact, on networks that version 1 names.
+// they do not know, so the list has only what they can parse, where there is such a way to pay: see [Terms.ForV1].
+// Otherwise, or with BodyAll, it has all.
 func (t Terms) Body() ([]byte, error) {
 	b := bodyV1{
-		X402Version: 1, Error: t.Error, Accepts: []requirementsV1{}, Code: t.Code, Hint: t.Hint, Price: t.Price, WaysToPay: t.WaysToPay,
+		X402Version: 1, Error: t.Error, Code: t.Code, Hint: t.Hint, Accepts: []requirementsV1{}, Price: t.Price, WaysToPay: t.WaysToPay,
 		Completion: t.Completion, Refund: t.Refund, QuoteExpires: t.QuoteExpires, Try: t.Try, Details: t.Details,
+	}
+	if b.WaysToPay == nil {
+		b.WaysToPay = []string{}
 	}
 	if t.Alternative != "" {
 		b.Alternative = &t.Alternative
 	}
-	for _, r := range t.Required.Accepts {
-		chain, err := network.Lookup(r.Network)
-		if r.Scheme != "exact" || err != nil || chain.V1Name == "" {
-			continue
+	offered := t.ForV1()
+	if len(offered) == 0 || t.BodyAll {
+		offered = t.Required.Accepts
+	}
+	for _, r := range offered {
+		if r.Scheme != "exact" {
+			r.NetworkSent = r.Network // version-1 names belong to version 1's one scheme; 4Mica's clients compare CAIP-2
 		}
-		b.Accepts = append(b.Accepts, requirementsV1{
-			Scheme: r.Scheme, Network: chain.V1Name, MaxAmountRequired: r.Amount, Asset: r.Asset, PayTo: r.PayTo,
-			Resource: t.Required.Resource.URL, Description: t.Required.Resource.Description, MimeType: t.Required.Resource.MimeType,
-			MaxTimeoutSeconds: r.MaxTimeoutSeconds, Extra: r.Extra,
-		})
+		b.Accepts = append(b.Accepts, r.v1(t.Required.Resource, t.OutputSchema))
 	}
 	return json.Marshal(b)
 }
 
-// WritePaymentRequired answers 402 (or the status of the code, if that is another) with every option in the header and
-// body in the form given; nil body writes [Terms.Body] as JSON.
+// ForV1 returns the ways to pay that every client of version 1 can parse: exact by EIP-3009, on a network whose name the
+// first packages know, for an amount of at most 18 digits. Whoever is not in it is left out of the body.
+func (t Terms) ForV1() []Requirements {
+	var out []Requirements
+	for _, r := range t.Required.Accepts {
+		chain, err := network.Lookup(r.Network)
+		method := r.ExtraString("assetTransferMethod")
+		if err == nil && chain.V1First && r.Scheme == "exact" && (method == "" || method == "eip3009") && len(r.Amount) <= 18 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// WritePaymentRequired answers 402, or the status of the code if it has another, with every option in the header and the
+// body in the form given; a nil body writes [Terms.Body] as JSON. An error before the first byte leaves w unwritten.
 func WritePaymentRequired(w http.ResponseWriter, t Terms, contentType string, body []byte) error {
+	if t.Required.X402Version == 0 {
+		t.Required.X402Version = 2
+	}
+	if t.Required.Error == "" {
+		t.Required.Error = t.Error
+	}
 	header, err := EncodeHeader(t.Required)
 	if err != nil {
 		return err
@@ -93,80 +108,91 @@ func WritePaymentRequired(w http.ResponseWriter, t Terms, contentType string, bo
 			return err
 		}
 	}
-	w.Header().Set(HeaderRequired, header)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Add("Vary", "Accept")
-	w.WriteHeader(http.StatusPaymentRequired)
+	status := http.StatusPaymentRequired
+	if reason, ok := Lookup(t.Code); ok {
+		status = reason.Status
+	}
+	h := w.Header()
+	h.Set(HeaderRequired, header)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Type", contentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Add("Vary", "Accept")
+	w.WriteHeader(status)
 	_, err = w.Write(body)
 	return err
 }
 
 // ParsePaymentRequired reads a 402's terms: the header if there is one, else the body, in either version's form. The body
-// is read to at most RequiredBodyMax bytes and returned for whoever shows it.
+// is read to at most RequiredBodyMax bytes and returned for whoever shows it; closing it stays with the caller. Errors
+// have the code offer_invalid. The terms are the seller's words: nothing in them is checked against the request.
 func ParsePaymentRequired(resp *http.Response) (PaymentRequired, []byte, error) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, RequiredBodyMax))
-	if err != nil {
-		return PaymentRequired{}, nil, Errorf("offer_invalid", "402's body: %v", err)
-	}
-	if text := resp.Header.Get(HeaderRequired); text != "" {
-		var p PaymentRequired
-		if len(text) > requiredHeaderMax {
-			return p, body, Errorf("offer_invalid", "%s header of %d bytes", HeaderRequired, len(text))
+	var body []byte
+	if resp.Body != nil {
+		var err error
+		if body, err = io.ReadAll(io.LimitReader(resp.Body, RequiredBodyMax+1)); err != nil {
+			return PaymentRequired{}, nil, Errorf("offer_invalid", "402's body: %w", err)
 		}
-		if err := DecodeHeader(text, &p); err != nil {
-			return p, body, Errorf("offer_invalid", "%s header: %v", HeaderRequired, err)
-		}
-		return p, body, p.check()
 	}
-	p, err := parseBody(body)
-	if err != nil {
-		return p, body, Errorf("offer_invalid", "402's body: %v", err)
-	}
-	return p, body, p.check()
+	p, err := parseTerms(resp.Header.Values(HeaderRequired), body)
+	return p, body, err
 }
 
-func (p PaymentRequired) check() error {
+func parseTerms(headers []string, body []byte) (p PaymentRequired, err error) {
+	switch {
+	case len(headers) > 1:
+		return p, Errorf("offer_invalid", "%d %s headers", len(headers), HeaderRequired)
+	case len(headers) == 1 && len(headers[0]) > requiredHeaderMax:
+		return p, Errorf("offer_invalid", "%s header of %d bytes, at most %d are read", HeaderRequired, len(headers[0]), requiredHeaderMax)
+	case len(headers) == 1:
+		if err := DecodeHeader(headers[0], &p); err != nil {
+			return p, Errorf("offer_invalid", "%s %w", HeaderRequired, err)
+		}
+	case len(body) > RequiredBodyMax:
+		return p, Errorf("offer_invalid", "402's body is larger than %d bytes", RequiredBodyMax)
+	default:
+		if err := Decode(body, &p); err != nil {
+			return p, Errorf("offer_invalid", "402's body: %w", err)
+		}
+	}
 	if len(p.Accepts) == 0 {
-		return Errorf("offer_invalid", "402 offers no way to pay")
-	}
-	return nil
-}
-
-// parseBody reads by members, not by version number: some servers number a version-2 list 1.
-func parseBody(body []byte) (PaymentRequired, error) {
-	var raw struct {
-		X402Version int               `json:"x402Version"`
-		Error       string            `json:"error"`
-		Resource    *Resource         `json:"resource"`
-		Accepts     []json.RawMessage `json:"accepts"`
-	}
-	if err := decodeStrict(body, &raw); err != nil {
-		return PaymentRequired{}, err
-	}
-	p := PaymentRequired{X402Version: raw.X402Version, Error: raw.Error}
-	if raw.Resource != nil {
-		p.Resource = *raw.Resource
-	}
-	for _, option := range raw.Accepts {
-		var r struct {
-			Requirements
-			MaxAmountRequired string `json:"maxAmountRequired"`
-			Resource          string `json:"resource"`
-			Description       string `json:"description"`
-			MimeType          string `json:"mimeType"`
-		}
-		if err := json.Unmarshal(option, &r); err != nil {
-			return PaymentRequired{}, err
-		}
-		if r.Amount == "" {
-			r.Amount = r.MaxAmountRequired
-		}
-		if p.Resource.URL == "" {
-			p.Resource = Resource{URL: r.Resource, Description: r.Description, MimeType: r.MimeType}
-		}
-		r.Network = canonicalNetwork(r.Network)
-		p.Accepts = append(p.Accepts, r.Requirements)
+		return p, Errorf("offer_invalid", "402 offers no way to pay")
 	}
 	return p, nil
+}
+
+// UnmarshalJSON reads either version's form by its members, not by its number: some servers number a version-2 list 1. An
+// option that cannot be read is left out, so that one new scheme does not hide the others.
+func (p *PaymentRequired) UnmarshalJSON(b []byte) error {
+	var w struct {
+		X402Version int                        `json:"x402Version"`
+		Error       string                     `json:"error"`
+		Resource    *Resource                  `json:"resource"`
+		Accepts     []json.RawMessage          `json:"accepts"`
+		Extensions  map[string]json.RawMessage `json:"extensions"`
+	}
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	q := PaymentRequired{X402Version: w.X402Version, Error: w.Error, Extensions: w.Extensions}
+	if w.Resource != nil {
+		q.Resource = *w.Resource
+	}
+	for _, option := range w.Accepts {
+		var r Requirements
+		if json.Unmarshal(option, &r) != nil || r.Scheme == "" || r.Network == "" || r.Amount == "" || strings.Trim(r.Amount, "0123456789") != "" {
+			continue
+		}
+		q.Accepts = append(q.Accepts, r)
+		var old struct {
+			Resource    string `json:"resource"`
+			Description string `json:"description"`
+			MimeType    string `json:"mimeType"`
+		}
+		if q.Resource.URL == "" && json.Unmarshal(option, &old) == nil {
+			q.Resource = Resource{URL: old.Resource, Description: old.Description, MimeType: old.MimeType}
+		}
+	}
+	*p = q
+	return nil
 }

@@ -2,36 +2,46 @@
 // the receipt, and the [Facilitator] that checks and settles payments. It reads and writes both versions of the protocol
 // and leaves the payload of a scheme as it is.
 //
-// Most callers want [WritePaymentRequired], [ReadPayment] and [ParsePaymentRequired]. The table of error codes that all
-// of farthing uses is here too; see [Reason].
+// Sellers want [ReadPayment], [Matches] and [WritePaymentRequired]; buyers [ParsePaymentRequired], [NewPayment] and
+// [ReadReceipt]. The table of error codes that all of farthing uses is here too; see [Reason].
 //
 // # Compatibility
 //
 // Follows x402-specification-v1 and -v2 and, where the published packages (@x402/core 2.27, x402 1.2) differ from the
-// text, accepts both and emits what the packages emit.
+// text, accepts both and emits what the packages emit. What 4Mica's clients send and expect is understood as well. Which
+// version an object is of is told by its members, since not everybody numbers them alike.
+//
+// # Concurrency
+//
+// Everything here is a value or a function, except [Client], which any number of goroutines may use.
 package x402
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/network"
 )
 
-// Requirements is one way to pay: PaymentRequirements of version 2. Amount is decimal, in smallest units.
+// Requirements is one way to pay: PaymentRequirements of version 2. It is also read from version 1's members. Amount is
+// decimal, in smallest units.
 type Requirements struct {
 	Scheme            string                     `json:"scheme"`
-	Network           string                     `json:"network"` // CAIP-2
+	Network           string                     `json:"network"` // CAIP-2; a name that is not known stays as it was
 	Amount            string                     `json:"amount"`
 	Asset             string                     `json:"asset"`
 	PayTo             string                     `json:"payTo"`
 	MaxTimeoutSeconds int                        `json:"maxTimeoutSeconds"`
 	Extra             map[string]json.RawMessage `json:"extra,omitempty"`
+
+	// NetworkSent is the network as it was read, if that was another spelling than Network. It is what goes back to
+	// whoever sent it.
+	NetworkSent string `json:"-"`
 }
 
 // ExtraString returns a string member of Extra, or "".
@@ -43,14 +53,67 @@ func (r Requirements) ExtraString(key string) string {
 	return s
 }
 
-// Resource says what is sold.
-type Resource struct {
-	URL         string `json:"url"`
-	Description string `json:"description,omitempty"`
-	MimeType    string `json:"mimeType,omitempty"`
+// plainRequirements is Requirements without its methods.
+type plainRequirements Requirements
+
+// MarshalJSON writes version 2's form, with the network as it was read.
+func (r Requirements) MarshalJSON() ([]byte, error) {
+	r.Network = cmp.Or(r.NetworkSent, r.Network)
+	return json.Marshal(plainRequirements(r))
 }
 
-// PaymentRequired is the terms of a 402 in the form of version 2.
+// UnmarshalJSON reads either version's form.
+func (r *Requirements) UnmarshalJSON(b []byte) error {
+	var w struct {
+		plainRequirements
+		MaxAmountRequired string `json:"maxAmountRequired"`
+	}
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	if w.Amount != "" && w.MaxAmountRequired != "" && w.Amount != w.MaxAmountRequired {
+		return errors.New("amount and maxAmountRequired differ")
+	}
+	w.Amount = cmp.Or(w.Amount, w.MaxAmountRequired)
+	*r = Requirements(w.plainRequirements)
+	r.Network, r.NetworkSent = canonicalNetwork(r.Network)
+	return nil
+}
+
+// requirementsV1 is one way to pay as version 1 writes it.
+type requirementsV1 struct {
+	Scheme            string                     `json:"scheme"`
+	Network           string                     `json:"network"`
+	MaxAmountRequired string                     `json:"maxAmountRequired"`
+	Asset             string                     `json:"asset"`
+	PayTo             string                     `json:"payTo"`
+	Resource          string                     `json:"resource"`
+	Description       string                     `json:"description"`
+	MimeType          string                     `json:"mimeType"`
+	OutputSchema      json.RawMessage            `json:"outputSchema,omitempty"`
+	MaxTimeoutSeconds int                        `json:"maxTimeoutSeconds"`
+	Extra             map[string]json.RawMessage `json:"extra,omitempty"`
+}
+
+func (r Requirements) v1(of Resource, outputSchema json.RawMessage) requirementsV1 {
+	return requirementsV1{
+		Scheme: r.Scheme, Network: cmp.Or(r.NetworkSent, nameV1(r.Network)), MaxAmountRequired: r.Amount, Asset: r.Asset, PayTo: r.PayTo,
+		Resource: of.URL, Description: of.Description, MimeType: of.MimeType, OutputSchema: outputSchema,
+		MaxTimeoutSeconds: r.MaxTimeoutSeconds, Extra: r.Extra,
+	}
+}
+
+// Resource says what is sold: ResourceInfo of version 2.
+type Resource struct {
+	URL         string   `json:"url"`
+	Description string   `json:"description,omitempty"`
+	MimeType    string   `json:"mimeType,omitempty"`
+	ServiceName string   `json:"serviceName,omitempty"`
+	Tags        []string `json:"tags,omitempty"`
+	IconURL     string   `json:"iconUrl,omitempty"`
+}
+
+// PaymentRequired is the terms of a 402 in the form of version 2. X402Version says how the seller wants to be answered.
 type PaymentRequired struct {
 	X402Version int                        `json:"x402Version"`
 	Error       string                     `json:"error,omitempty"`
@@ -62,15 +125,53 @@ type PaymentRequired struct {
 // Payment is a payment header's content in one form for all versions. In version 2 Accepted is the option that the buyer
 // chose; in version 1 it is nil and only Scheme and Network tell.
 type Payment struct {
-	Version    int
+	Version    int // 1 or 2
 	Scheme     string
 	Network    string // CAIP-2; a version-1 name that is not known stays as it was
 	Accepted   *Requirements
 	Resource   *Resource
-	Payload    json.RawMessage
+	Payload    json.RawMessage // the scheme's own object
 	Extensions map[string]json.RawMessage
+
+	// NetworkSent is version 1's network as it was read or is to be written; empty: the version-1 name of Network.
+	NetworkSent string
+	// Raw is the header as [ReadPayment] found it; empty for a payment from elsewhere.
+	Raw string
 }
 
+// NewPayment makes the payment that answers terms with one of their options: in the terms' own version, with resource and
+// extensions echoed as version 2 asks. The payload is encoded as JSON and has to be an object.
+func NewPayment(terms PaymentRequired, chosen Requirements, payload any) (Payment, error) {
+	raw, err := compact(payload)
+	if err != nil {
+		return Payment{}, fmt.Errorf("payment payload: %w", err)
+	}
+	if len(raw) == 0 || raw[0] != '{' {
+		return Payment{}, errors.New("payment payload is no object")
+	}
+	p := Payment{Version: 2, Scheme: chosen.Scheme, Network: chosen.Network, Payload: raw}
+	if terms.X402Version == 1 {
+		p.Version, p.NetworkSent = 1, cmp.Or(chosen.NetworkSent, nameV1(chosen.Network))
+		return p, nil
+	}
+	p.Accepted, p.Extensions = &chosen, terms.Extensions
+	if terms.Resource.URL != "" {
+		p.Resource = &terms.Resource
+	}
+	return p, nil
+}
+
+// Header returns the name and value of the request header that carries the payment.
+func (p Payment) Header() (name, value string, err error) {
+	name = HeaderSignature
+	if p.Version == 1 {
+		name = HeaderPayment
+	}
+	value, err = EncodeHeader(p)
+	return name, value, err
+}
+
+// envelope is a payment on the wire, in the order of members of the published packages.
 type envelope struct {
 	X402Version int                        `json:"x402Version"`
 	Scheme      string                     `json:"scheme,omitempty"`
@@ -87,97 +188,113 @@ func (p Payment) MarshalJSON() ([]byte, error) {
 	if p.Accepted != nil {
 		e.Extensions, e.Resource, e.Accepted = p.Extensions, p.Resource, p.Accepted
 	} else {
-		e.Scheme, e.Network = p.Scheme, p.Network
+		e.Scheme, e.Network = p.Scheme, cmp.Or(p.NetworkSent, nameV1(p.Network))
 	}
 	return json.Marshal(e)
 }
 
-// UnmarshalJSON reads a payload object; the version is told by its members, since some clients number it otherwise.
+// UnmarshalJSON reads a payload object strictly; see [Decode]. With accepted it is of version 2, with scheme and network
+// of version 1, and with both they have to agree.
 func (p *Payment) UnmarshalJSON(b []byte) error {
 	var e envelope
-	if err := decodeStrict(b, &e); err != nil {
+	if err := Decode(b, &e); err != nil {
 		return err
 	}
-	if trimmed := bytes.TrimSpace(e.Payload); len(trimmed) == 0 || trimmed[0] != '{' {
-		return errors.New("payload is missing")
+	if e.X402Version < 0 || e.X402Version > 2 {
+		return fmt.Errorf("version %d of x402 is not known", e.X402Version)
 	}
-	q := Payment{Version: e.X402Version, Payload: e.Payload, Resource: e.Resource, Extensions: e.Extensions}
+	if trimmed := bytes.TrimSpace(e.Payload); len(trimmed) == 0 || trimmed[0] != '{' {
+		return errors.New("payload is no object")
+	}
+	q := Payment{Payload: e.Payload}
 	switch {
 	case e.Accepted != nil:
-		q.Accepted = e.Accepted
-		q.Scheme, q.Network = e.Accepted.Scheme, e.Accepted.Network
-		if q.Version == 0 {
-			q.Version = 2
-		}
-	case e.Scheme != "" && e.Network != "":
-		q.Scheme, q.Network = e.Scheme, canonicalNetwork(e.Network)
-		if q.Version == 0 {
-			q.Version = 1
+		q.Version, q.Scheme, q.Network, q.Accepted = 2, e.Accepted.Scheme, e.Accepted.Network, e.Accepted
+		q.Resource, q.Extensions = e.Resource, e.Extensions
+		if beside, _ := canonicalNetwork(e.Network); e.Scheme != "" && e.Scheme != q.Scheme || e.Network != "" && beside != q.Network {
+			return errors.New("scheme or network is not the one accepted")
 		}
 	default:
+		q.Version, q.Scheme = 1, e.Scheme
+		q.Network, q.NetworkSent = canonicalNetwork(e.Network)
+	}
+	if q.Scheme == "" || q.Network == "" {
 		return errors.New("neither accepted (version 2) nor scheme and network (version 1)")
+	}
+	if q.Version == 1 && q.NetworkSent == "" {
+		q.NetworkSent = q.Network
 	}
 	*p = q
 	return nil
 }
 
-func canonicalNetwork(name string) string {
-	if strings.Contains(name, ":") {
-		return name
-	}
-	if c, err := network.Lookup(name); err == nil {
-		return c.CAIP2()
-	}
-	return name
-}
-
-// Matches reports whether what a buyer says it accepted is the offered option: every core member equal, addresses by
-// value, and at least the offered extra members.
+// Matches reports whether what a buyer says it accepted is the offered option: every core member equal, addresses and
+// networks by value, and at least the offered extra members.
 func Matches(accepted, offered Requirements) bool {
-	if accepted.Scheme != offered.Scheme || canonicalNetwork(accepted.Network) != offered.Network || accepted.Amount != offered.Amount ||
+	a, _ := canonicalNetwork(accepted.Network)
+	o, _ := canonicalNetwork(offered.Network)
+	if accepted.Scheme != offered.Scheme || a != o || accepted.Amount != offered.Amount ||
 		!sameAddress(accepted.Asset, offered.Asset) || !sameAddress(accepted.PayTo, offered.PayTo) ||
 		accepted.MaxTimeoutSeconds != offered.MaxTimeoutSeconds {
 		return false
 	}
 	for key, want := range offered.Extra {
-		if !sameJSON(accepted.Extra[key], want) {
+		if got, ok := accepted.Extra[key]; !ok || !sameJSON(got, want) {
 			return false
 		}
 	}
 	return true
 }
 
+// sameAddress compares addresses by value, and what is no EVM address as text.
 func sameAddress(a, b string) bool {
 	x, errX := evm.ParseAddress(a)
 	y, errY := evm.ParseAddress(b)
-	return errX == nil && errY == nil && x == y
+	if errX != nil || errY != nil {
+		return a == b
+	}
+	return x == y
 }
 
-func sameJSON(a, b json.RawMessage) bool {
-	var x, y bytes.Buffer
-	if json.Compact(&x, a) != nil || json.Compact(&y, b) != nil {
-		return false
+// canonicalNetwork returns a network's CAIP-2 name, and its old spelling if that is another one. What is not known stays
+// as it is.
+func canonicalNetwork(name string) (caip2, sent string) {
+	if strings.Contains(name, ":") {
+		return name, ""
 	}
-	return bytes.Equal(x.Bytes(), y.Bytes())
+	if caip2, ok := network.FromV1(name); ok {
+		return caip2, name
+	}
+	return name, ""
+}
+
+// nameV1 returns a network's name in version 1, or the name itself if it has none.
+func nameV1(caip2 string) string {
+	if name, ok := network.ToV1(caip2); ok {
+		return name
+	}
+	return caip2
 }
 
 // VerifyResponse is a facilitator's answer to /verify.
 type VerifyResponse struct {
-	IsValid        bool   `json:"isValid"`
-	InvalidReason  string `json:"invalidReason,omitempty"`
-	InvalidMessage string `json:"invalidMessage,omitempty"`
-	Payer          string `json:"payer,omitempty"`
+	IsValid        bool                       `json:"isValid"`
+	InvalidReason  string                     `json:"invalidReason,omitempty"`
+	InvalidMessage string                     `json:"invalidMessage,omitempty"`
+	Payer          string                     `json:"payer,omitempty"`
+	Extensions     map[string]json.RawMessage `json:"extensions,omitempty"`
+	Extra          map[string]json.RawMessage `json:"extra,omitempty"`
 }
 
-// SettleResponse is a facilitator's answer to /settle, and a receipt header's content. Certificate, Error, TxHash and
-// NetworkID are what 4Mica's clients read; Purchase and Remaining are ours.
+// SettleResponse is a facilitator's answer to /settle, and a receipt header's content. Error, TxHash, NetworkID and
+// Certificate are what 4Mica's clients read; Purchase is ours.
 type SettleResponse struct {
 	Success      bool                       `json:"success"`
 	ErrorReason  string                     `json:"errorReason,omitempty"`
 	ErrorMessage string                     `json:"errorMessage,omitempty"`
-	Payer        string                     `json:"payer,omitempty"`
 	Transaction  string                     `json:"transaction"` // "" when there is none
 	Network      string                     `json:"network"`
+	Payer        string                     `json:"payer,omitempty"`
 	Amount       string                     `json:"amount,omitempty"` // charged, smallest units
 	Extensions   map[string]json.RawMessage `json:"extensions,omitempty"`
 	Extra        map[string]json.RawMessage `json:"extra,omitempty"`
@@ -185,7 +302,7 @@ type SettleResponse struct {
 	Error       string          `json:"error,omitempty"`
 	TxHash      string          `json:"txHash,omitempty"`
 	NetworkID   string          `json:"networkId,omitempty"`
-	Certificate json.RawMessage `json:"certificate,omitempty"`
+	Certificate json.RawMessage `json:"certificate,omitempty"` // {claims, signature}, and batch for one of many
 	Purchase    string          `json:"purchase,omitempty"`
 }
 
@@ -193,81 +310,40 @@ type SettleResponse struct {
 type Supported struct {
 	Kinds      []Kind              `json:"kinds"`
 	Extensions []string            `json:"extensions"`
-	Signers    map[string][]string `json:"signers"`
+	Signers    map[string][]string `json:"signers"` // addresses by CAIP-2 pattern
 }
 
 // Kind is one entry of [Supported].
 type Kind struct {
 	X402Version int                        `json:"x402Version"`
 	Scheme      string                     `json:"scheme"`
-	Network     string                     `json:"network"`
+	Network     string                     `json:"network"` // or a pattern such as eip155:*
 	Extra       map[string]json.RawMessage `json:"extra,omitempty"`
 }
 
-// decodeStrict decodes one JSON value: no second value behind it, no member named twice at any level, and no deeper than
-// a payment ever is. Unknown members are ignored, as the protocol asks.
-func decodeStrict(b []byte, v any) error {
-	if err := checkMembers(b); err != nil {
-		return err
+// Find returns the first kind for a version, scheme and network (CAIP-2).
+func (s Supported) Find(version int, scheme, caip2 string) (Kind, bool) {
+	for _, k := range s.Kinds {
+		name, _ := canonicalNetwork(k.Network)
+		prefix, pattern := strings.CutSuffix(name, "*")
+		if k.X402Version == version && k.Scheme == scheme && (name == caip2 || pattern && strings.HasPrefix(caip2, prefix)) {
+			return k, true
+		}
 	}
-	return json.Unmarshal(b, v)
+	return Kind{}, false
 }
 
-const depthMax = 32
-
-// checkMembers refuses what two parsers could read differently: members that are there twice, in any letter case, since
-// encoding/json matches names without regard to it.
-func checkMembers(b []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	type level struct {
-		object bool
-		key    bool // the next token is a member's name
-		seen   map[string]bool
+// MarshalJSON writes lists and maps that are nil as empty, as the packages' readers expect.
+func (s Supported) MarshalJSON() ([]byte, error) {
+	type plain Supported
+	if s.Kinds == nil {
+		s.Kinds = []Kind{}
 	}
-	var stack []level
-	for {
-		tok, err := dec.Token()
-		if err == io.EOF {
-			if len(stack) != 0 {
-				return io.ErrUnexpectedEOF
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var top *level
-		if len(stack) > 0 {
-			top = &stack[len(stack)-1]
-		}
-		if d, ok := tok.(json.Delim); ok {
-			switch d {
-			case '{', '[':
-				if top != nil && top.object {
-					top.key = true // what follows this value is a name
-				}
-				if len(stack) == depthMax {
-					return errors.New("nested too deeply")
-				}
-				stack = append(stack, level{object: d == '{', key: true, seen: map[string]bool{}})
-			default:
-				stack = stack[:len(stack)-1]
-			}
-			continue
-		}
-		if top != nil && top.object {
-			if top.key {
-				name := strings.ToLower(tok.(string))
-				if top.seen[name] {
-					return fmt.Errorf("member %q is there twice", tok)
-				}
-				top.seen[name] = true
-			}
-			top.key = !top.key
-		}
+	if s.Extensions == nil {
+		s.Extensions = []string{}
 	}
+	if s.Signers == nil {
+		s.Signers = map[string][]string{}
+	}
+	return json.Marshal(plain(s))
 }
-
-// Decode reads one JSON value strictly; see [Payment.UnmarshalJSON] for what that excludes.
-func Decode(b []byte, v any) error { return decodeStrict(b, v) }
