@@ -2,8 +2,9 @@
 // house certifies, what a payee checks before it works, and the note by which a payee takes less than it was promised.
 // It is bytes, digests and signatures only.
 //
-// A payer calls [Sign]. A payee calls [Verifier.Verify] on the clearing house's answer. A clearing house calls
-// [Signed.Verify] and certifies through an [Authority].
+// A payer calls [Pay], or [Sign] when it has the claims already. A payee calls [ParsePayload] and [Matches], and then
+// [Verifier.Verify] on the clearing house's answer. A clearing house calls [Signed.Verify] and certifies through an
+// [Authority].
 //
 // # Invariants
 //
