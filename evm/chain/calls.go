@@ -50,10 +50,10 @@ type Authorization struct {
 }
 
 // Key is a BLS12-381 public key in G1, uncompressed: x and y of 64 bytes each as two words.
-type Key [4]evm.Hash
+type Key [4][32]byte
 
 // KeyProof is a BLS signature in G2, uncompressed, as eight words.
-type KeyProof [8]evm.Hash
+type KeyProof [8][32]byte
 
 // Collateral.
 

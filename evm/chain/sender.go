@@ -377,18 +377,9 @@ func (s *Sender) SendAndWait(ctx context.Context, call evm.Call, pause func(cont
 // to stop. A refused call is returned with [ErrReverted]. When Wait ends early for a call that is sent, the transaction
 // may still be mined: the outcome is unknown, not failed.
 func (s *Sender) Wait(ctx context.Context, id string, pause func(context.Context) (time.Time, error)) (evm.SentCall, error) {
-	var failed error
+	var failed error // of the last pass
 	for {
-		now, err := pause(ctx)
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			call, findErr := s.outbox.Find(context.WithoutCancel(ctx), id)
-			return call, errors.Join(err, failed, findErr)
-		}
-		failed = s.Step(ctx, now)
-		call, err := s.outbox.Find(ctx, id)
+		call, err := s.outbox.Find(context.WithoutCancel(ctx), id)
 		switch {
 		case err != nil:
 			return call, errors.Join(err, failed)
@@ -399,6 +390,14 @@ func (s *Sender) Wait(ctx context.Context, id string, pause func(context.Context
 		case call.State == evm.CallQueued && failed != nil:
 			return call, failed // nothing is signed, so giving up is safe
 		}
+		now, err := pause(ctx)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return call, errors.Join(err, failed)
+		}
+		failed = s.Step(ctx, now)
 	}
 }
 

@@ -213,11 +213,7 @@ func (r Reader) Schedules(ctx context.Context, asset evm.Address) ([]Schedule, e
 	list := reflect.ValueOf(out[0])
 	schedules := make([]Schedule, list.Len())
 	for i := range schedules {
-		f := tuple(list.Index(i).Interface())
-		schedules[i] = Schedule{
-			FromStart: f.number("FromStart"), Length: f.seconds("Length"), Cutoff: f.seconds("Cutoff"), Post: f.seconds("Post"),
-			Challenge: f.seconds("Challenge"), Repost: f.seconds("Repost"), Redeem: f.seconds("Redeem"),
-		}
+		schedules[i] = scheduleOf(tuple(list.Index(i).Interface()))
 	}
 	return schedules, nil
 }
