@@ -1,0 +1,81 @@
+package paywall
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/farthing402/farthing/purchase"
+	"github.com/farthing402/farthing/x402"
+)
+
+// replay gives the stored answer with the same receipt.
+func (v *visit) replay(p purchase.Purchase) {
+	v.event.Kind, v.event.Charged = Replayed, p.Charged
+	h := v.w.Header()
+	if p.Answer == nil {
+		v.event.Status = http.StatusConflict
+		x402.WriteError(v.w, x402.Errorf("payment_used", "purchase %s was charged before work, and the work was interrupted", p.ID).
+			WithHint("ask the seller"))
+		return
+	}
+	copyHeader(h, p.Answer.Header)
+	if !p.Answer.Whole {
+		for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Range", "Etag"} {
+			h.Del(name)
+		}
+		v.event.Status = http.StatusConflict
+		x402.WriteError(v.w, x402.Errorf("payment_used", "purchase %s was answered with status %d at %s, and the answer was too large to keep",
+			p.ID, p.Answer.Status, p.DoneAt.UTC().Format("15:04:05")).WithHint("buy it again if it did not arrive"))
+		return
+	}
+	v.event.Status = p.Answer.Status
+	v.w.WriteHeader(p.Answer.Status)
+	if v.r.Method != http.MethodHead && len(p.Answer.Body) > 0 {
+		_, _ = v.w.Write(p.Answer.Body)
+	}
+}
+
+// refuse answers with an error. A code of status 402 comes with terms, so that the buyer can pay right away.
+func (v *visit) refuse(e *x402.Error) {
+	v.event.Code, v.event.Message = e.Code, e.Error()
+	if e.Code == "internal" {
+		v.pw.log.Error("internal error", "route", v.name(), "error", e.Err)
+	}
+	status := e.Reason().Status
+	if status == http.StatusPaymentRequired {
+		other := v.demand(e)
+		if other == nil {
+			return
+		}
+		e, status = other, other.Reason().Status
+	}
+	if v.event.Kind != Unknown {
+		v.event.Kind = Refused
+	}
+	v.event.Status = status
+	if status == http.StatusServiceUnavailable || e.Code == "payment_in_progress" {
+		v.w.Header().Set("Retry-After", "1")
+	}
+	x402.WriteError(v.w, e)
+}
+
+// makePrivate keeps shared caches from giving away what was sold.
+func makePrivate(h http.Header) {
+	var kept []string
+	private := false
+	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		directive = strings.TrimSpace(directive)
+		name, _, _ := strings.Cut(strings.ToLower(directive), "=")
+		switch name {
+		case "", "public", "s-maxage":
+			continue
+		case "private", "no-store":
+			private = true
+		}
+		kept = append(kept, directive)
+	}
+	if !private {
+		kept = append(kept, "private")
+	}
+	h.Set("Cache-Control", strings.Join(kept, ", "))
+}

@@ -1,0 +1,288 @@
+package paywall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/farthing402/farthing/api/client"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/purchase"
+	"github.com/farthing402/farthing/x402"
+)
+
+// Defaults of [Config].
+const (
+	// DefaultQuoteLifetime leaves a person time to say yes, and a volatile price little time to be wrong.
+	DefaultQuoteLifetime = 60 * time.Second
+	// DefaultAnswerBytes is how much of an answer is held back and kept for whoever asks again.
+	DefaultAnswerBytes = 1 << 20
+	// DefaultBodyBytes is the largest request body that is taken: it is held in memory, because the payment is for it.
+	DefaultBodyBytes = 10 << 20
+	// DefaultWait is how long a copy of a request waits for the first one before it is told to come back.
+	DefaultWait = 2 * time.Second
+)
+
+// House is a clearing house as a paywall sees it; [*client.Client] is one. Its answers are not trusted: certificates are
+// verified here.
+type House interface {
+	Params(context.Context) (client.Params, error)
+	Certify(context.Context, guarantee.Signed) (guarantee.Certificate, error)
+	Notes(context.Context, []guarantee.SignedNote) ([]error, error)
+}
+
+// Config is what a [Paywall] needs to know. PayTo or Signer, Network, Purchases, and one of ClearingHouse and House are
+// needed.
+type Config struct {
+	PayTo         string        // address that is paid; empty: the Signer's
+	Network       string        // base, eip155:8453, dev: any name that Networks knows
+	ClearingHouse string        // its URL
+	Purchases     purchase.Book // what survives a restart
+
+	// Signer holds the payee's key, with which it signs that it takes less than it was promised. Without it nothing can
+	// be taken back, and routes announce that they charge before work and refund nothing.
+	Signer evm.Signer
+
+	Accept   []string          // ways to pay, in order of preference; nil: guarantee, the one there is
+	Assets   []string          // symbols or addresses of the tokens that prices in $ are paid in; nil: the network's first dollar
+	Networks *network.Registry // nil: those that ship
+	House    House             // instead of ClearingHouse, for one in the same process
+
+	// BaseURL is the origin under which buyers reach the paywall, https://api.example.org. Empty: what the request says,
+	// which is right unless something in front of the paywall changes scheme or host.
+	BaseURL string
+	// TabPath is where a handler made by Tabs answers, for clients of 4Mica, which ask there for a request id; empty:
+	// none, and those clients do not pay.
+	TabPath string
+
+	HTTPClient    *http.Client     // to the clearing house; nil: a default one
+	Now           func() time.Time // nil: time.Now
+	Log           *slog.Logger     // nil: silence
+	OnSale        func(Event)      // called once per request to a priced route, at its end; must not block
+	QuoteLifetime time.Duration    // 0: DefaultQuoteLifetime
+	AnswerBytes   int              // 0: DefaultAnswerBytes
+	BodyBytes     int64            // 0: DefaultBodyBytes
+	Wait          time.Duration    // 0: DefaultWait
+
+	// Abandoned is how long another process may take over a purchase before this one counts it as lost and ends it. 0
+	// says that there is no other: every purchase on the book that this paywall is not serving was left by a crash.
+	// Paywalls that share a book must set it, to more than their slowest handler needs.
+	Abandoned time.Duration
+
+	DevNote string // added to every 402 where money is not real: "Development money."
+	Help    string // URL of help for buyers, for the 402
+}
+
+// Paywall prices handlers. Make one with [New].
+type Paywall struct {
+	cfg    Config
+	chain  network.Chain
+	payee  evm.Address
+	assets []network.Token
+	base   *url.URL // nil: from the request
+	house  House
+	secret [32]byte
+	log    *slog.Logger
+	wake   chan struct{}
+	stop   context.CancelFunc
+	done   chan struct{}
+
+	mu       sync.Mutex
+	flights  map[evm.Hash]chan struct{} // guarded by mu; payments being served here, closed when done
+	faults   []error                    // guarded by mu; of routes
+	verifier *verifier                  // guarded by mu; nil until the clearing house answered once
+}
+
+// New makes a paywall and starts its goroutine. It reads the book's secret and asks nobody else: a clearing house that is
+// down keeps nobody from starting. Errors are [*x402.Error] with code config_invalid, network_unknown or asset_unknown, and
+// all of Config's faults are in one error.
+func New(cfg Config) (*Paywall, error) {
+	pw := &Paywall{
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		flights: make(map[evm.Hash]chan struct{}),
+	}
+	if pw.log == nil {
+		pw.log = slog.New(slog.DiscardHandler)
+	}
+	if pw.cfg.Now == nil {
+		pw.cfg.Now = time.Now
+	}
+	setDefault(&pw.cfg.QuoteLifetime, DefaultQuoteLifetime)
+	setDefault(&pw.cfg.AnswerBytes, DefaultAnswerBytes)
+	setDefault(&pw.cfg.BodyBytes, DefaultBodyBytes)
+	setDefault(&pw.cfg.Wait, DefaultWait)
+	if err := errors.Join(pw.readPayee(), pw.readNetwork(), pw.readAccept(), pw.readHouse(), pw.readBase()); err != nil {
+		return nil, err
+	}
+	if cfg.Purchases == nil {
+		return nil, x402.Errorf("config_invalid", "purchases: a book is needed, or one payment could buy twice").
+			WithHint("store.Open(…), or paywall.Memory() in tests")
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	pw.stop = stop
+	var err error
+	if pw.secret, err = cfg.Purchases.Secret(ctx); err != nil {
+		stop()
+		return nil, x402.Errorf("config_invalid", "purchases: read the book's secret: %w", err)
+	}
+	go pw.work(ctx)
+	return pw, nil
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func (pw *Paywall) readPayee() error {
+	switch {
+	case pw.cfg.PayTo == "" && pw.cfg.Signer == nil:
+		return x402.Errorf("config_invalid", "pay_to: nobody to pay").WithHint("an address, or the key that holds one")
+	case pw.cfg.PayTo == "":
+		pw.payee = pw.cfg.Signer.Address()
+		return nil
+	}
+	a, err := evm.ParseAddress(pw.cfg.PayTo)
+	if err != nil || a.IsZero() {
+		return x402.Errorf("config_invalid", "pay_to: %q is no address", clip(pw.cfg.PayTo))
+	}
+	if pw.cfg.Signer != nil && pw.cfg.Signer.Address() != a {
+		return x402.Errorf("config_invalid", "pay_to is %s, but the key is of %s", a, pw.cfg.Signer.Address()).
+			WithHint("only the payee can lower what it is owed; give its key, or none")
+	}
+	pw.payee = a
+	return nil
+}
+
+func (pw *Paywall) readNetwork() error {
+	registry := network.Known()
+	if pw.cfg.Networks != nil {
+		registry = *pw.cfg.Networks
+	}
+	var err error
+	if pw.chain, err = registry.Lookup(pw.cfg.Network); err != nil {
+		return asError(err, "network_unknown")
+	}
+	if len(pw.cfg.Assets) == 0 {
+		dollars := pw.chain.Dollars()
+		if len(dollars) == 0 {
+			return x402.Errorf("asset_unknown", "no dollar token is known on %s", pw.chain)
+		}
+		pw.assets = dollars[:1]
+		return nil
+	}
+	for _, name := range pw.cfg.Assets {
+		token, err := pw.chain.Token(name)
+		if err != nil {
+			return asError(err, "asset_unknown")
+		}
+		pw.assets = append(pw.assets, token)
+	}
+	return nil
+}
+
+func asError(err error, code string) error {
+	if e, ok := x402.AsError(err); ok {
+		return e
+	}
+	return x402.Errorf(code, "%w", err)
+}
+
+// wayGuarantee is what people call the scheme of package guarantee.
+const wayGuarantee = "guarantee"
+
+func (pw *Paywall) readAccept() error {
+	for _, way := range pw.cfg.Accept {
+		if way != wayGuarantee && way != guarantee.Scheme {
+			return x402.Errorf("config_invalid", "accept: no way to pay is called %q", clip(way)).WithHint("guarantee")
+		}
+	}
+	return nil
+}
+
+func (pw *Paywall) readHouse() error {
+	if pw.cfg.House != nil {
+		pw.house = pw.cfg.House
+		return nil
+	}
+	if pw.cfg.ClearingHouse == "" {
+		return x402.Errorf("config_invalid", "clearing_house: none is named").WithHint("its URL, such as https://clear.example.org")
+	}
+	var opts []client.Option
+	if pw.cfg.HTTPClient != nil {
+		opts = append(opts, client.WithHTTPClient(pw.cfg.HTTPClient))
+	}
+	c, err := client.New(pw.cfg.ClearingHouse, opts...)
+	if err != nil {
+		return err
+	}
+	pw.house = c
+	return nil
+}
+
+func (pw *Paywall) readBase() error {
+	if pw.cfg.BaseURL == "" {
+		return nil
+	}
+	u, err := url.Parse(pw.cfg.BaseURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return x402.Errorf("config_invalid", "base_url: %q is no origin", clip(pw.cfg.BaseURL)).WithHint("scheme and host only, such as https://api.example.org")
+	}
+	pw.base = u
+	return nil
+}
+
+// Payee returns the address that is paid.
+func (pw *Paywall) Payee() evm.Address { return pw.payee }
+
+// Check returns every fault of the routes that were priced so far, joined, or nil. A faulty route answers 500 with code
+// price_invalid; a program calls Check once all routes are set up, to find that out before its buyers do.
+func (pw *Paywall) Check() error {
+	pw.mu.Lock()
+	defer pw.mu.Unlock()
+	return errors.Join(pw.faults...)
+}
+
+// Ready asks the clearing house who it is and reports whether payments could be taken now.
+func (pw *Paywall) Ready(ctx context.Context) error {
+	_, err := pw.verifierNow(ctx)
+	return err
+}
+
+func (pw *Paywall) fault(err error) {
+	pw.mu.Lock()
+	defer pw.mu.Unlock()
+	pw.faults = append(pw.faults, err)
+}
+
+// join makes the caller the one who serves a payment in this process, or returns a channel that is closed when the one
+// who does is done.
+func (pw *Paywall) join(payment evm.Hash) (leave func(), others <-chan struct{}) {
+	pw.mu.Lock()
+	defer pw.mu.Unlock()
+	if flight, ok := pw.flights[payment]; ok {
+		return nil, flight
+	}
+	flight := make(chan struct{})
+	pw.flights[payment] = flight
+	return func() {
+		pw.mu.Lock()
+		defer pw.mu.Unlock()
+		delete(pw.flights, payment)
+		close(flight)
+	}, nil
+}
+
+func (pw *Paywall) describe(token network.Token) string {
+	return fmt.Sprintf("%s on %s", token.Symbol, pw.chain.Name)
+}
