@@ -101,7 +101,21 @@ func (c Chain) names() []string {
 }
 
 func (c Chain) has(name string) bool {
-	return slices.ContainsFunc(c.names(), func(n string) bool { return strings.EqualFold(n, name) })
+	if id, ok := number(name); ok {
+		return id == c.ID
+	}
+	return name != "" && (strings.EqualFold(c.Name, name) || strings.EqualFold(c.V1Name, name) ||
+		slices.ContainsFunc(c.Also, func(n string) bool { return strings.EqualFold(n, name) }))
+}
+
+// number reads 8453 or eip155:8453. A second spelling, such as 08453, is none.
+func number(name string) (id uint64, ok bool) {
+	const prefix = "eip155:"
+	if len(name) > len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+		name = name[len(prefix):]
+	}
+	id, err := strconv.ParseUint(name, 10, 64)
+	return id, err == nil && id > 0 && name[0] != '0'
 }
 
 func (c Chain) check() error {
@@ -184,11 +198,13 @@ func (r *Registry) Add(c Chain) error {
 
 // Lookup finds a chain by any of its names, in any letter case: base, eip155:8453, 8453. The error is an [*UnknownError].
 func (r Registry) Lookup(name string) (Chain, error) {
-	known := make([]string, len(r.chains))
-	for i, c := range r.chains {
+	for _, c := range r.chains {
 		if c.has(name) {
 			return c, nil
 		}
+	}
+	known := make([]string, len(r.chains))
+	for i, c := range r.chains {
 		known[i] = c.Name
 	}
 	return Chain{}, &UnknownError{What: name, Known: known}
@@ -240,11 +256,14 @@ func FromV1(name string) (caip2 string, ok bool) {
 
 // ToV1 returns the name that x402 version 1 has for a CAIP-2 name.
 func ToV1(caip2 string) (name string, ok bool) {
+	if id, ok := number(caip2); ok {
+		c, _ := known.ByID(id)
+		return c.V1Name, c.V1Name != ""
+	}
 	for name, other := range elsewhere {
 		if other == caip2 {
 			return name, true
 		}
 	}
-	c, err := known.Lookup(caip2)
-	return c.V1Name, err == nil && c.V1Name != ""
+	return "", false
 }
