@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
@@ -197,29 +199,195 @@ func (c Cycle) chunks() uint64 { return (c.Participants + 1<<c.Height - 1) >> c.
 
 // chunk returns the positions of one chunk.
 func (c Cycle) chunk(ps []Position, i uint64) []Position {
-	return ps[min(i<<c.Height, uint64(len(ps))):min((i+1)<<c.Height, uint64(len(ps)))]
+	n := uint64(len(ps))
+	return ps[min(i<<c.Height, n):min((i+1)<<c.Height, n)]
 }
 
-// Calls are named after what they do and which try they are of, so that asking for one twice is asking once.
+// postDue asks for the calls that a netted cycle still needs, or gives the cycle up after its deadline.
+func (h *House) postDue(tx Tx, c *Cycle, t clocks) error {
+	late, err := confirmedPast(tx, c.PostDeadline)
+	if err != nil {
+		return err
+	}
+	if late {
+		c.Status, c.Tries, c.RetryAt = Failed, 0, 0
+		c.Trouble = strings.TrimPrefix(c.Trouble+"; not sealed by its deadline", "; ")
+		return h.releaseDue(tx, c, t)
+	}
+	if t.chain > c.PostDeadline || t.chain < c.CutoffAt {
+		return nil // too late for more calls, perhaps not for one that is being mined; or too early by the chain's clock
+	}
+	if err := lowerChunks(tx, c); err != nil {
+		return err
+	}
+	positions := sync.OnceValues(func() ([]Position, error) { return tx.Positions(c.Ref, c.Generation) })
+	var wants []want
+	for i := c.Posted; i < c.chunks(); i++ {
+		wants = append(wants, want{
+			id: func(try uint64) string { return postID(c, i, try) },
+			pack: func() (evm.Call, error) {
+				ps, err := positions()
+				if err != nil {
+					return evm.Call{}, err
+				}
+				return h.Chain.Post(c.Ref, c.Generation, i, c.Height, encodeChunk(c.chunk(ps, i)))
+			},
+		})
+	}
+	// The contract wants deadlines that lie ahead, but not too far, and then takes its own.
+	deadline := c.PostDeadline + 1
+	wants = append(wants, want{
+		id: func(try uint64) string { return fmt.Sprintf("commit/%s/%d/%d/%d", c.Ref, c.Generation, deadline, try) },
+		pack: func() (evm.Call, error) {
+			return h.Chain.Commit(c.Ref, c.Root, c.Total, deadline, int(c.chunks()))
+		},
+	})
+	return h.ask(tx, c, t, wants, "a call to post or seal the cycle was refused")
+}
 
-func postID(c Cycle, chunk, try uint64) string {
+// lowerChunks makes a cycle's chunks smaller before its third try, if none is posted yet: many debtors whom the bond must
+// fill can cost more gas than a transaction may use, and a refusal does not say why it was one.
+func lowerChunks(tx Tx, c *Cycle) error {
+	const try, height = 2, 8
+	if c.Tries != try || c.Generation != 0 || c.Posted != 0 || c.Height <= height {
+		return nil
+	}
+	state, _, err := latest(tx, c, func(try uint64) string { return postID(c, 0, try) })
+	if err == nil && state != evm.CallDone {
+		c.Height = height
+	}
+	return err
+}
+
+// finishDue has a cycle finalized whose challenge window is over, and its debtors marked that did not pay and did not choose
+// to be settled from collateral. When the chain has told that all of it happened, the cycle is closed.
+func (h *House) finishDue(tx Tx, c *Cycle, t clocks) error {
+	if t.chain <= c.FinalAt {
+		return nil
+	}
+	var wants []want
+	if !c.Finalized {
+		wants = append(wants, want{
+			id:   func(try uint64) string { return fmt.Sprintf("finalize/%s/%d/%d", c.Ref, c.Generation, try) },
+			pack: func() (evm.Call, error) { return h.Chain.Finalize(c.Ref.ID()) },
+		})
+	}
+	ps, err := tx.Positions(c.Ref, c.Generation)
+	if err != nil {
+		return err
+	}
+	for _, p := range ps {
+		if p.Role != Debtor || p.Flags.Paid || p.Flags.Defaulted {
+			continue
+		}
+		account, err := tx.Account(p.Participant, c.Ref.Asset)
+		if err != nil {
+			return err
+		}
+		if account.AutoSettle {
+			continue
+		}
+		wants = append(wants, want{
+			id: func(try uint64) string {
+				return fmt.Sprintf("mark/%s/%d/%s/%d", c.Ref, c.Generation, p.Participant.Lower(), try)
+			},
+			pack: func() (evm.Call, error) {
+				r, err := h.tree(tx, *c)
+				if err != nil {
+					return evm.Call{}, err
+				}
+				return h.Chain.MarkDefaulted(c.Ref.ID(), p.Participant, p.Amount, r.proof(p.Index))
+			},
+		})
+	}
+	if len(wants) == 0 {
+		c.Status, c.Tries, c.RetryAt, c.Trouble = Closed, 0, 0, ""
+		return nil
+	}
+	return h.ask(tx, c, t, wants, "a call to finalize the cycle or to mark a debtor was refused")
+}
+
+// releaseTriesMax is how often the release of a chunk is tried. A refusal most likely says that somebody else has
+// released it; and anybody can.
+const releaseTriesMax = 5
+
+// releaseDue gives back what the posted chunks of a cycle that was never sealed took.
+func (h *House) releaseDue(tx Tx, c *Cycle, t clocks) error {
+	if c.SealedAt != 0 || t.chain <= c.PostDeadline || c.Tries >= releaseTriesMax {
+		return nil
+	}
+	var wants []want
+	for i := range c.Posted {
+		wants = append(wants, h.wantRelease(tx, *c, c.Generation, i))
+	}
+	return h.ask(tx, c, t, wants, c.Trouble)
+}
+
+func (h *House) wantRelease(tx Tx, c Cycle, generation, chunk uint64) want {
+	return want{
+		id: func(try uint64) string { return fmt.Sprintf("release/%s/%d/%d/%d", c.Ref, generation, chunk, try) },
+		pack: func() (evm.Call, error) {
+			ps, err := tx.Positions(c.Ref, generation)
+			if err != nil {
+				return evm.Call{}, err
+			}
+			return h.Chain.Release(c.Ref, generation, chunk, encodeChunk(c.chunk(ps, chunk)))
+		},
+	}
+}
+
+func postID(c *Cycle, chunk, try uint64) string {
 	return fmt.Sprintf("post/%s/%d/%d/%d", c.Ref, c.Generation, chunk, try)
 }
 
-func commitID(c Cycle, try uint64) string {
-	return fmt.Sprintf("commit/%s/%d/%d", c.Ref, c.Generation, try)
+// want is a call that a cycle needs. Its name says what it does and which try it is, so that asking twice is asking
+// once; its bytes are packed when they are needed.
+type want struct {
+	id   func(try uint64) string
+	pack func() (evm.Call, error)
 }
 
-func releaseID(c Cycle, generation, chunk, try uint64) string {
-	return fmt.Sprintf("release/%s/%d/%d/%d", c.Ref, generation, chunk, try)
-}
-
-func markID(c Cycle, debtor evm.Address, try uint64) string {
-	return fmt.Sprintf("mark/%s/%d/%s/%d", c.Ref, c.Generation, debtor.Lower(), try)
-}
-
-func finalizeID(c Cycle, try uint64) string {
-	return fmt.Sprintf("finalize/%s/%d/%d", c.Ref, c.Generation, try)
+// ask sees to calls that a cycle needs, in their order: those that are new are put into the outbox; if one was refused
+// and none is under way, what was refused is asked for again under a new name, after 1, 2, 4 … 64 seconds. trouble says
+// what a refusal means.
+func (h *House) ask(tx Tx, c *Cycle, t clocks, wants []want, trouble string) error {
+	var again []want
+	refused := false
+	for _, w := range wants {
+		state, found, err := latest(tx, c, w.id)
+		switch {
+		case err != nil:
+			return err
+		case found && !state.Final():
+			return nil
+		case found && state == evm.CallDone:
+			continue // what it did is applied when it is deep enough
+		}
+		again = append(again, w)
+		refused = refused || found
+	}
+	if refused && c.RetryAt == 0 {
+		c.Tries++
+		c.RetryAt = t.house + 1<<min(c.Tries-1, 6)
+		c.Trouble = trouble
+		return nil
+	}
+	if c.RetryAt > t.house {
+		return nil
+	}
+	for _, w := range again {
+		id := w.id(c.Tries)
+		call, err := w.pack()
+		if err != nil {
+			return fmt.Errorf("pack %s: %w", id, err)
+		}
+		call.ID = id
+		if err := tx.Enqueue(call); err != nil {
+			return err
+		}
+	}
+	c.RetryAt = 0
+	return nil
 }
 
 // latest returns the state of a call's newest try, and false if there is none.
@@ -231,83 +399,3 @@ func latest(tx Tx, c *Cycle, id func(try uint64) string) (evm.CallState, bool, e
 		}
 	}
 }
-
-// enqueue names a packed call and puts it into the outbox.
-func enqueue(tx Tx, id string, call evm.Call, err error) error {
-	if err != nil {
-		return fmt.Errorf("pack %s: %w", id, err)
-	}
-	call.ID = id
-	return tx.Enqueue(call)
-}
-
-// progress sums up the states of the calls of a stage.
-type progress struct {
-	missing, refused, underway, done bool // some call is
-}
-
-func (p *progress) add(state evm.CallState, found bool) {
-	switch {
-	case !found:
-		p.missing = true
-	case state == evm.CallReverted:
-		p.refused = true
-	case state == evm.CallDone:
-		p.done = true
-	default:
-		p.underway = true
-	}
-}
-
-// retry counts a refused call and says when to make it again: after 1, 2, 4 … 64 seconds.
-func (c *Cycle) retry(now uint64, trouble string) {
-	c.Tries++
-	c.RetryAt = now + 1<<min(c.Tries-1, 6)
-	c.Trouble = fmt.Sprintf("%s; try %d follows", trouble, c.Tries+1)
-}
-
-// lowHeight is used after the second refusal of a first chunk: a chunk of 2^10 debtors whom the bond must fill costs more
-// gas than a transaction may use.
-const lowHeight, lowHeightTries = 8, 2
-
-// postDue asks for the calls that a netted cycle still needs, or gives it up after its deadline.
-func (h *House) postDue(tx Tx, c *Cycle, t clocks) error {
-	if failed, err := confirmedPast(tx, c.PostDeadline); err != nil || failed {
-		if failed {
-			c.Status, c.Tries, c.RetryAt = Failed, 0, 0
-			c.Trouble = "not sealed by its deadline"
-		}
-		return err
-	}
-	if t.chain > c.PostDeadline || t.chain < c.CutoffAt {
-		return nil // waiting for depth, or for the chain's clock
-	}
-	var p progress
-	for i := c.Posted; i < c.chunks(); i++ {
-		state, found, err := latest(tx, c, func(try uint64) string { return postID(*c, i, try) })
-		if err != nil {
-			return err
-		}
-		p.add(state, found)
-	}
-	state, found, err := latest(tx, c, func(try uint64) string { return commitID(*c, try) })
-	if err != nil {
-		return err
-	}
-	p.add(state, found)
-	switch {
-	case p.underway, p.done && !p.refused && !p.missing:
-		return nil // being mined, or to be applied when deep enough
-	case p.refused && c.RetryAt <= t.house && c.Trouble == "":
-		// The first look at a refusal decides when to try again.
-	}
-	return h.postAgain(tx, c, t, p)
-}
-
-// finishDue marks debtors that did not pay, and has the cycle finalized.
-func (h *House) finishDue(tx Tx, c *Cycle, t clocks) error { return nil }
-
-// releaseDue gives back what the chunks of a failed or voided generation took.
-func (h *House) releaseDue(tx Tx, c *Cycle, t clocks) error { return nil }
-
-func (h *House) postAgain(tx Tx, c *Cycle, t clocks, p progress) error { return nil }
