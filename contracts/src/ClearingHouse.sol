@@ -40,6 +40,13 @@ contract ClearingHouse is IClearingHouse {
         uint16 demands; // open demands, which hold up finality
     }
 
+    /// What names a cycle's flags, read together.
+    struct Head {
+        address asset;
+        uint32 seq;
+        uint8 generation;
+    }
+
     struct Chunk {
         bytes32 hash;
         bytes32 r; // roots of chunk 0 are kept in the cycle
@@ -74,8 +81,8 @@ contract ClearingHouse is IClearingHouse {
     uint256 private constant PAID = 0;
     uint256 private constant CLAIMED = 1;
     uint256 private constant DEFAULTED = 2;
-    uint256 private constant DEBTOR = 0;
-    uint256 private constant CREDITOR = 1;
+    uint8 private constant DEBTOR = 0;
+    uint8 private constant CREDITOR = 1;
     uint8 private constant MAX_HEIGHT = 10;
 
     IVault public immutable vault;
@@ -412,28 +419,30 @@ contract ClearingHouse is IClearingHouse {
     function payNetDebit(bytes32 cycleId, uint256 amount, bytes32[] calldata proof) external payable {
         Cycle storage c = cycles[cycleId];
         _requireSealed(cycleId, c);
-        _requirePosition(cycleId, c, msg.sender, amount, DEBTOR, proof);
-        if (_flag(c, DEFAULTED, msg.sender)) revert AlreadyDefaulted(cycleId, msg.sender);
-        if (!_setFlag(c, PAID, msg.sender)) revert AlreadyPaid(cycleId, msg.sender);
+        Head memory head = _head(c);
+        _requirePosition(cycleId, c.r, head.asset, msg.sender, amount, DEBTOR, proof);
+        if (_flag(head, DEFAULTED, msg.sender)) revert AlreadyDefaulted(cycleId, msg.sender);
+        if (!_setFlag(head, PAID, msg.sender)) revert AlreadyPaid(cycleId, msg.sender);
         c.lastOrPaidIn += uint160(amount);
         uint256 filled;
         if (c.filled) {
-            mapping(address => uint256) storage book = fills[_fillKey(cycleId, c.generation)];
+            mapping(address => uint256) storage book = fills[_fillKey(cycleId, head.generation)];
             filled = book[msg.sender];
             if (filled != 0) delete book[msg.sender];
         }
         emit DebtorPaid(cycleId, msg.sender, amount);
-        vault.pullDebit{value: msg.value}(c.asset, msg.sender, amount, filled);
+        vault.pullDebit{value: msg.value}(head.asset, msg.sender, amount, filled);
     }
 
     /// @notice Marks an unpaid debtor of a final cycle. Moves no money: creditors have been funded since the posting.
     function markDefaulted(bytes32 cycleId, address debtor, uint256 amount, bytes32[] calldata proof) external {
         Cycle storage c = cycles[cycleId];
         _requireFinal(cycleId, c);
-        _requirePosition(cycleId, c, debtor, amount, DEBTOR, proof);
-        if (_flag(c, PAID, debtor)) revert AlreadyPaid(cycleId, debtor);
+        Head memory head = _head(c);
+        _requirePosition(cycleId, c.r, head.asset, debtor, amount, DEBTOR, proof);
+        if (_flag(head, PAID, debtor)) revert AlreadyPaid(cycleId, debtor);
         if (vault.autoSettle(debtor)) revert SettledByChoice(debtor);
-        if (!_setFlag(c, DEFAULTED, debtor)) revert AlreadyDefaulted(cycleId, debtor);
+        if (!_setFlag(head, DEFAULTED, debtor)) revert AlreadyDefaulted(cycleId, debtor);
         emit DebtorDefaulted(cycleId, debtor, amount);
         emit DefaultCovered(cycleId, debtor, amount);
     }
@@ -479,11 +488,12 @@ contract ClearingHouse is IClearingHouse {
     {
         Cycle storage c = cycles[cycleId];
         _requireFinal(cycleId, c);
-        _requirePosition(cycleId, c, creditor, amount, CREDITOR, proof);
-        if (!_setFlag(c, CLAIMED, creditor)) revert AlreadyClaimed(cycleId, creditor);
+        Head memory head = _head(c);
+        _requirePosition(cycleId, c.r, head.asset, creditor, amount, CREDITOR, proof);
+        if (!_setFlag(head, CLAIMED, creditor)) revert AlreadyClaimed(cycleId, creditor);
         c.claimed += uint112(amount); // credits of a sealed cycle add up to its total
         emit CreditorClaimed(cycleId, creditor, amount);
-        return c.asset;
+        return head.asset;
     }
 
     /// @notice Makes a sealed cycle final when its challenge window is over and no demand is open. Anyone may call, and
@@ -638,7 +648,10 @@ contract ClearingHouse is IClearingHouse {
     {
         Cycle storage c = cycles[cycleId];
         if (c.status != Status.Sealed && c.status != Status.Final) return (0, 0, false, false, false);
-        return (0, 0, _flag(c, PAID, participant), _flag(c, CLAIMED, participant), _flag(c, DEFAULTED, participant));
+        Head memory head = _head(c);
+        paid = _flag(head, PAID, participant);
+        claimed = _flag(head, CLAIMED, participant);
+        defaulted = _flag(head, DEFAULTED, participant);
     }
 
     /// @notice The leaf of R for a position.
@@ -730,30 +743,35 @@ contract ClearingHouse is IClearingHouse {
 
     function _requirePosition(
         bytes32 id,
-        Cycle storage c,
+        bytes32 root,
+        address asset,
         address participant,
         uint256 amount,
-        uint256 role,
+        uint8 role,
         bytes32[] calldata proof
     ) private view {
         if (amount == 0) revert AmountZero();
-        bytes32 leaf = participantLeaf(id, c.asset, participant, amount, uint8(role));
-        if (!Positions.verify(c.r, leaf, proof)) revert InvalidProof();
+        bytes32 leaf = participantLeaf(id, asset, participant, amount, role);
+        if (!Positions.verify(root, leaf, proof)) revert InvalidProof();
     }
 
-    function _flagKey(Cycle storage c, uint256 kind, address participant) private view returns (bytes32) {
-        return keccak256(abi.encode(kind, c.asset, participant, c.generation, c.seq >> 8));
+    function _head(Cycle storage c) private view returns (Head memory) {
+        return Head(c.asset, c.seq, c.generation);
     }
 
-    function _flag(Cycle storage c, uint256 kind, address participant) private view returns (bool) {
-        return flags[_flagKey(c, kind, participant)] >> (c.seq & 255) & 1 != 0;
+    function _flagKey(Head memory head, uint256 kind, address participant) private pure returns (bytes32) {
+        return keccak256(abi.encode(kind, head.asset, participant, head.generation, head.seq >> 8));
+    }
+
+    function _flag(Head memory head, uint256 kind, address participant) private view returns (bool) {
+        return flags[_flagKey(head, kind, participant)] >> (head.seq & 255) & 1 != 0;
     }
 
     /// Sets a flag; false if it was set already.
-    function _setFlag(Cycle storage c, uint256 kind, address participant) private returns (bool) {
-        bytes32 key = _flagKey(c, kind, participant);
+    function _setFlag(Head memory head, uint256 kind, address participant) private returns (bool) {
+        bytes32 key = _flagKey(head, kind, participant);
         uint256 word = flags[key];
-        uint256 bit = 1 << (c.seq & 255);
+        uint256 bit = 1 << (head.seq & 255);
         if (word & bit != 0) return false;
         flags[key] = word | bit;
         return true;

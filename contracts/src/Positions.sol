@@ -148,12 +148,13 @@ library Positions {
 
     /// @notice Whether a proof leads from leaf to root.
     function verify(bytes32 root, bytes32 leaf, bytes32[] calldata proof) internal pure returns (bool) {
-        for (uint256 i; i < proof.length; ++i) {
-            bytes32 sibling = proof[i];
-            (bytes32 a, bytes32 b) = leaf < sibling ? (leaf, sibling) : (sibling, leaf);
-            assembly ("memory-safe") {
-                mstore(0x00, a)
-                mstore(0x20, b)
+        assembly ("memory-safe") {
+            let end := add(proof.offset, shl(5, proof.length))
+            for { let p := proof.offset } lt(p, end) { p := add(p, 0x20) } {
+                let sibling := calldataload(p)
+                let low := shl(5, gt(leaf, sibling))
+                mstore(low, leaf)
+                mstore(xor(low, 0x20), sibling)
                 leaf := keccak256(0x00, 0x40)
             }
         }
