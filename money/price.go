@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// textMax bounds what a price or a sum is parsed from, in bytes.
+// textMax bounds what a price or a sum is parsed from, in characters.
 const textMax = 120
 
 // Kind names what a unit counts. Any other lower-case word is a seller's own unit, such as image: it is counted in ones.
@@ -198,7 +198,7 @@ type parser struct {
 
 func newParser(text string) (*parser, error) {
 	p := &parser{text: text}
-	if len(text) > textMax {
+	if utf8.RuneCountInString(text) > textMax {
 		return nil, p.fail(textMax+1, "is too long for a price", "")
 	}
 	if !utf8.ValidString(text) {

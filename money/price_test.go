@@ -107,6 +107,8 @@ func TestPriceErrorsPointAtTheCharacter(t *testing.T) {
 		{"$0." + strings.Repeat("0", 40) + "1", 2, "more than 36 decimals", ""},
 		{"$" + strings.Repeat("9", 80), 2, "too large", ""},
 		{"$" + strings.Repeat("9", 200), 121, "too long", ""},
+		{strings.Repeat("茕", 121), 121, "too long", ""},
+		{strings.Repeat("茕", 120), 1, "does not begin", ""},
 		{"free lunch", 1, "does not begin", ""},
 	} {
 		_, err := ParsePrice(tt.text)
