@@ -112,7 +112,6 @@ func (g *Gate) proxy(cfg GateConfig) http.Handler {
 		Transport: cfg.Transport,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(cfg.Upstream)
-			p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			p.SetXForwarded()
 			x402.StripPayment(p.Out.Header)
 			if id := PurchaseID(p.In.Context()); id != "" {
@@ -133,6 +132,9 @@ func (g *Gate) proxy(cfg GateConfig) http.Handler {
 			charged := ""
 			if PurchaseID(r.Context()) != "" {
 				charged = ". Not charged"
+				if g.pw.cfg.Signer == nil {
+					charged = ". Charged before work, as announced"
+				}
 			}
 			g.pw.log.Warn("upstream does not answer", "upstream", name, "error", err)
 			x402.WriteError(w, x402.Errorf("upstream_unreachable", "upstream %s: %s%s", name, cause(err), charged))
