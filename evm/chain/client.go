@@ -21,7 +21,7 @@ const (
 	// DefaultTimeout bounds one request to a node. Answers take milliseconds; a catch-up query may take seconds.
 	DefaultTimeout = 20 * time.Second
 
-	// answerBytesMax bounds one answer: two hundred headers are 0.4 MB, and the logs of one block a few MB.
+	// answerBytesMax bounds one answer: a hundred headers are 0.2 MB, and the logs of one block a few MB.
 	answerBytesMax = 32 << 20
 )
 

@@ -11,9 +11,9 @@ import (
 	"github.com/farthing402/farthing/evm"
 )
 
-// followBlocksMax is how many blocks one step looks at. Two hundred headers are one round trip of 0.4 MB, and every
+// followBlocksMax is how many blocks one step looks at. A hundred headers are one round trip of 0.2 MB, and every
 // provider answers a log query over so few.
-const followBlocksMax = 200
+const followBlocksMax = 100
 
 // Sink takes what a follower reads. It keeps the cursor itself, in the same transaction as what a block's logs change,
 // so that a crash never separates the two.
@@ -40,9 +40,9 @@ type Follower struct {
 	Sink      Sink
 }
 
-// Step makes the next move: unwinds, or applies up to 200 blocks. It reports whether there may be more to do at once.
+// Step makes the next move: unwinds, or applies up to a hundred blocks. It reports whether there may be more to do at once.
 //
-// [ErrBehind] and [ErrInconsistent] pass by themselves when the node recovers. [ErrTooDeep] does not: the chain has
+// [ErrBehind], [ErrInconsistent] and [ErrNotFound] pass by themselves when the node recovers. [ErrTooDeep] does not: the chain has
 // replaced every block that the sink remembers.
 func (f *Follower) Step(ctx context.Context) (progress bool, err error) {
 	if progress, err = f.step(ctx); err != nil {

@@ -134,7 +134,7 @@ func TestFollowerCatchesUpOverManyBlocks(t *testing.T) {
 
 func TestFollowerUnwindsReorganisations(t *testing.T) {
 	t.Parallel()
-	for _, depth := range []int{1, 2, 5, 20} {
+	for _, depth := range []int{1, 3, 20} {
 		for _, fate := range []devchain.Fate{devchain.Requeue, devchain.Include, devchain.Forget} {
 			w := newWorld(t)
 			f, sink := w.follower(0)

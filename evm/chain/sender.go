@@ -203,11 +203,15 @@ func (p *pass) follow(ctx context.Context, call *evm.SentCall) error {
 	return nil
 }
 
-// again broadcasts the newest attempt once more, the same bytes.
+// again broadcasts the newest attempt, for the first time or once more: the same bytes.
 func (p *pass) again(ctx context.Context, call *evm.SentCall) error {
 	err := p.node.broadcast(ctx, call.Attempts[len(call.Attempts)-1].Raw)
-	if errors.Is(err, errKnown) || errors.Is(err, errNonceSpent) {
+	switch {
+	case errors.Is(err, errKnown), errors.Is(err, errNonceSpent):
 		return nil // it waits, or the next pass finds its receipt
+	case errors.Is(err, errInvalid) && len(call.Attempts) == 1:
+		// No node takes it, so its nonce is free for the next call.
+		return p.finish(ctx, call, nil, err.Error())
 	}
 	return err
 }
@@ -331,15 +335,7 @@ func (p *pass) attempt(ctx context.Context, call *evm.SentCall, nonce, gas uint6
 	}
 	call.Attempts = append(call.Attempts, attempt)
 	call.State = evm.CallSent
-	err = p.node.broadcast(ctx, attempt.Raw)
-	switch {
-	case errors.Is(err, errKnown), errors.Is(err, errNonceSpent):
-		return nil
-	case errors.Is(err, errInvalid) && len(call.Attempts) == 1:
-		// No node takes it, so its nonce is free for the next call.
-		return p.finish(ctx, call, nil, err.Error())
-	}
-	return err
+	return p.again(ctx, call)
 }
 
 func (p *pass) finish(ctx context.Context, call *evm.SentCall, receipt *evm.CallReceipt, reason string) error {

@@ -412,24 +412,31 @@ func TestGasPastTheCapIsRefused(t *testing.T) {
 	}
 }
 
-// A transaction that no node takes gives its nonce back.
+// A transaction that no node takes gives its nonce back, also when the process dies before that is written down.
 func TestAnInvalidTransactionGivesItsNonceBack(t *testing.T) {
 	t.Parallel()
-	l := newLane(newWorld(t), Policy{})
-	l.ask("good", give(key(1).Address(), 1))
-	starved := give(key(1).Address(), 2)
-	starved.GasLimit = 21_000
-	l.ask("starved", starved)
-	l.ask("also good", give(key(1).Address(), 3))
-	for range 3 {
-		l.step()
-		l.mine(1)
-	}
-	l.want("starved", evm.CallReverted)
-	l.want("good", evm.CallDone)
-	l.want("also good", evm.CallDone)
-	if l.nonce() != 2 {
-		t.Errorf("%d transactions, want 2", l.nonce())
+	for _, failing := range []*fault{nil, {on: "finish"}, {on: "finish", after: true}} {
+		l := newLane(newWorld(t), Policy{Depth: 5})
+		l.ask("good", give(key(1).Address(), 1))
+		starved := give(key(1).Address(), 2)
+		starved.GasLimit = 21_000
+		l.ask("starved", starved)
+		l.ask("also good", give(key(1).Address(), 3))
+		if l.outbox.fault = failing; failing != nil {
+			if err := l.try(); !errors.Is(err, errFault) {
+				t.Fatalf("the fault did not show: %v", err)
+			}
+			l.restart()
+		}
+		for range 8 {
+			l.step()
+			l.mine(1)
+		}
+		l.want("starved", evm.CallReverted)
+		l.want("good", evm.CallDone)
+		if call := l.want("also good", evm.CallDone); call.Attempts[0].Nonce != 1 {
+			t.Errorf("the freed nonce was not used: %d", call.Attempts[0].Nonce)
+		}
 	}
 }
 

@@ -263,6 +263,50 @@ func TestOneBlockPerWallSecond(t *testing.T) {
 	}
 }
 
+// A pool that holds more than a block's target of endless loops cannot make the base fee climb: the time to build a block
+// ends first, far below the target.
+func TestBusyBlocksLeaveTheBaseFeeAlone(t *testing.T) {
+	t.Parallel()
+	chain, client := start(t, devchain.Config{Manual: true})
+	id := big.NewInt(devchain.DefaultChainID)
+	const gas, perAccount = 1 << 24, 40 // with ten accounts, 6.7 billion gas
+	for _, account := range devchain.Accounts() {
+		key, err := crypto.ToECDSA(account.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for nonce := range uint64(perAccount) {
+			tx, err := types.SignNewTx(key, types.LatestSignerForChainID(id), &types.DynamicFeeTx{
+				ChainID: id, Nonce: nonce, Gas: gas, GasTipCap: big.NewInt(100_000_000), GasFeeCap: big.NewInt(100_000_000),
+				Data: []byte{0x5b, 0x60, 0x00, 0x56}, // a constructor that jumps back to its beginning
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := client.SendTransaction(t.Context(), tx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mine(t, chain, 1)
+	busy, err := client.HeaderByNumber(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine(t, chain, 1)
+	next, err := client.HeaderByNumber(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("a busy block used %d million gas of %d, base fee %v then %v wei", busy.GasUsed/1e6, busy.GasLimit/1e6, busy.BaseFee, next.BaseFee)
+	if busy.GasUsed == 0 {
+		t.Errorf("the block is empty")
+	}
+	if next.BaseFee.Cmp(busy.BaseFee) > 0 {
+		t.Errorf("the base fee rose from %v to %v wei", busy.BaseFee, next.BaseFee)
+	}
+}
+
 func TestDirectoryContinuesTheChain(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
