@@ -1,0 +1,236 @@
+package payer
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/purchase"
+	"github.com/farthing402/farthing/x402"
+)
+
+// quoteSlack is how far a seller's clock may be behind ours before its quote counts as expired.
+const quoteSlack = 30 * time.Second
+
+// terms are a 402 and what was read beside it.
+type terms struct {
+	x402.PaymentRequired
+	said struct { // of the JSON body; for people and for ways on
+		Error       string            `json:"error"`
+		Code        string            `json:"code"`
+		Hint        string            `json:"hint"`
+		Alternative string            `json:"alternative"`
+		WaysToPay   []string          `json:"waysToPay"`
+		Details     map[string]string `json:"details"`
+	}
+}
+
+// readTerms reads a 402 and closes its body. A header and a body that offer the same thing for two prices, or to two
+// payees, are a seller that means to show one and take the other.
+func readTerms(resp *http.Response) (terms, error) {
+	defer resp.Body.Close()
+	var t terms
+	var body []byte
+	var err error
+	if t.PaymentRequired, body, err = x402.ParsePaymentRequired(resp); err != nil {
+		return t, err
+	}
+	_ = json.Unmarshal(body, &t.said) // a page for people, or nothing
+	if resp.Header.Get(x402.HeaderRequired) == "" {
+		return t, nil
+	}
+	shown, _, err := x402.ParsePaymentRequired(&http.Response{Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body))})
+	if err != nil {
+		return t, nil
+	}
+	for _, b := range shown.Accepts {
+		same := func(h x402.Requirements) bool {
+			return h.Scheme == b.Scheme && h.Network == b.Network && strings.EqualFold(h.Asset, b.Asset)
+		}
+		equal := func(h x402.Requirements) bool {
+			return same(h) && h.Amount == b.Amount && strings.EqualFold(h.PayTo, b.PayTo)
+		}
+		if slices.ContainsFunc(t.Accepts, same) && !slices.ContainsFunc(t.Accepts, equal) {
+			return t, x402.Errorf("offer_invalid", "the 402 asks %s of %s to %s in its body, and something else in its header", clip(b.Amount), clip(b.Asset), clip(b.PayTo))
+		}
+	}
+	return t, nil
+}
+
+// option is an offer that this payer could pay.
+type option struct {
+	x402.Requirements
+	deployment guarantee.Deployment
+	chain      network.Chain
+	token      network.Token
+	payee      evm.Address
+	amount     money.Amount
+	dollars    money.Amount // amount, scaled as budgets are
+}
+
+// money is the price for people.
+func (o option) money() money.Money { return dollars(o.dollars) }
+
+// options returns the offers that could be paid, the cheapest first and otherwise in the seller's order, and why the
+// others could not.
+func (p *Payer) options(t terms, trusted []guarantee.Deployment) (list []option, not []string) {
+	for _, r := range t.Accepts {
+		o, why := p.option(r, trusted)
+		if why != "" {
+			not = append(not, why)
+			continue
+		}
+		list = append(list, o)
+	}
+	slices.SortStableFunc(list, func(a, b option) int { return a.dollars.Cmp(b.dollars) })
+	return list, not
+}
+
+// option reads an offer, or says why it cannot be paid.
+func (p *Payer) option(r x402.Requirements, trusted []guarantee.Deployment) (o option, why string) {
+	if r.Scheme != guarantee.Scheme {
+		return o, fmt.Sprintf("pays by %q, which this payer does not", clip(r.Scheme))
+	}
+	o = option{Requirements: r}
+	var err error
+	if o.chain, err = p.registry.Lookup(r.Network); err != nil || o.chain.CAIP2() != r.Network {
+		return o, fmt.Sprintf("is on %s, which is not known here", clip(r.Network))
+	}
+	if len(p.Networks) > 0 && !slices.ContainsFunc(p.Networks, func(name string) bool {
+		c, err := p.registry.Lookup(name)
+		return err == nil && c.ID == o.chain.ID
+	}) {
+		return o, fmt.Sprintf("is on %s, where you do not pay", o.chain.Name)
+	}
+	asset, err := evm.ParseAddress(r.Asset)
+	if err != nil {
+		return o, "names no asset"
+	}
+	if o.token, err = o.chain.Token(asset.String()); err != nil || !o.token.Dollar {
+		return o, fmt.Sprintf("is in %s on %s, which no budget in dollars can measure", asset, o.chain.Name)
+	}
+	if len(p.Assets) > 0 && !slices.ContainsFunc(p.Assets, func(name string) bool {
+		t, err := o.chain.Token(name)
+		return err == nil && t.Address == asset
+	}) {
+		return o, fmt.Sprintf("is in %s, in which you do not pay", o.token.Symbol)
+	}
+	if o.payee, err = evm.ParseAddress(r.PayTo); err != nil || o.payee.IsZero() || o.payee == p.Key.Address() {
+		return o, "names no payee that could be paid"
+	}
+	var fits bool
+	if o.amount, err = money.ParseAmount(r.Amount); err == nil {
+		o.dollars, fits = inDollars(o.amount, o.token.Decimals)
+	}
+	if !fits || o.amount.IsZero() {
+		return o, "names no amount that could be paid"
+	}
+	if err := guarantee.Matches(guarantee.Signed{Claims: guarantee.Claims{Payee: o.payee, Asset: asset, Amount: o.amount}}, r); err != nil {
+		return o, "asks for more than a promise: " + err.Error()
+	}
+	if flow := r.ExtraString("paymentFlow"); flow != "" && flow != "authorization" && flow != "upfront" {
+		return o, fmt.Sprintf("wants the payment flow %q", clip(flow))
+	}
+	if o.deployment, why = trust(r, o.chain, trusted); why != "" {
+		return o, why
+	}
+	return o, ""
+}
+
+// trust finds the deployment for which an offer may be signed. What the offer says about itself can rule one out, never
+// bring one in.
+func trust(r x402.Requirements, chain network.Chain, trusted []guarantee.Deployment) (guarantee.Deployment, string) {
+	onChain := false
+	for _, d := range trusted {
+		if d.ChainID != chain.ID {
+			continue
+		}
+		onChain = true
+		vault := r.ExtraString("vault")
+		a, err := evm.ParseAddress(vault)
+		if vault != "" && (err != nil || a != d.Vault) {
+			continue
+		}
+		name, version := r.ExtraString("eip712Name"), r.ExtraString("eip712Version")
+		if name != "" && name != d.Name || version != "" && version != d.Version {
+			continue
+		}
+		return d, ""
+	}
+	if onChain {
+		return guarantee.Deployment{}, "is cleared by a house that does not hold your collateral"
+	}
+	held := make([]string, len(trusted))
+	for i, d := range trusted {
+		held[i] = fmt.Sprintf("chain %d", d.ChainID)
+		if c, ok := network.ByID(d.ChainID); ok {
+			held[i] = c.Name
+		}
+	}
+	return guarantee.Deployment{}, fmt.Sprintf("is on %s; your collateral is on %s", chain.Name, strings.Join(held, ", "))
+}
+
+// accept makes the terms that a purchase is signed for.
+func (o option) accept(t terms, id, method string, body []byte) purchase.Terms {
+	var expires int64
+	_ = json.Unmarshal(o.Extra["expires"], &expires) // 0 if the seller does not say
+	return purchase.Terms{
+		Purchase: id, Quote: o.ExtraString("quote"), Price: o.ExtraString("price"), Scheme: o.Scheme, Network: o.Network,
+		Asset: o.token.Address, Payee: o.payee, Amount: o.amount, Method: method, Resource: t.Resource.URL,
+		Body:       purchase.BodyDigest(body),
+		Completion: o.ExtraString("completion"), Refund: o.ExtraString("refund"), Uncaptured: o.ExtraString("uncaptured"),
+		Expires: expires,
+	}
+}
+
+// expired reports whether the offer's quote is over.
+func (o option) expired(now time.Time) bool {
+	var expires int64
+	return json.Unmarshal(o.Extra["expires"], &expires) == nil && expires != 0 && now.Add(-quoteSlack).Unix() > expires
+}
+
+// sameResource reports whether a 402 is about the URL that was asked for. A path alone is taken as one of the same seller.
+func sameResource(announced string, asked *url.URL) bool {
+	if announced == "" {
+		return true
+	}
+	u, err := asked.Parse(announced)
+	if err != nil || u.User != nil {
+		return false
+	}
+	return strings.EqualFold(u.Scheme, asked.Scheme) && strings.EqualFold(hostPort(u), hostPort(asked)) &&
+		pathOf(u) == pathOf(asked) && u.RawQuery == asked.RawQuery
+}
+
+func hostPort(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return net.JoinHostPort(u.Hostname(), port)
+	}
+	return net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[strings.ToLower(u.Scheme)])
+}
+
+func pathOf(u *url.URL) string {
+	if p := u.EscapedPath(); p != "" {
+		return p
+	}
+	return "/"
+}
+
+// clip bounds text that somebody else wrote.
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}

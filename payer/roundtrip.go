@@ -1,0 +1,538 @@
+package payer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/purchase"
+	"github.com/farthing402/farthing/x402"
+)
+
+const (
+	// bodyMax is the largest request body that can be paid for: it is held in memory, because the payment covers it.
+	bodyMax = 10 << 20
+	// bodyKept is the largest one that is kept in the journal, for asking again after a restart.
+	bodyKept = 64 << 10
+	// answerMax bounds what is read of an answer that refuses.
+	answerMax = 64 << 10
+)
+
+// backoffs are the waits before a lost answer is asked for again.
+var backoffs = []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Second}
+
+// errTooLarge is the error of paying for a request whose body cannot be held.
+var errTooLarge = x402.Errorf("body_too_large", "the request has a price and its body is larger than %d bytes", bodyMax).
+	WithHint("nothing was signed; send a smaller body")
+
+// RoundTrip implements [http.RoundTripper]. A request that already carries a payment is passed on as it is. Errors of a
+// purchase are [*NeedError], [*PendingError] or [*x402.Error]; http.Client wraps them in a *url.Error, through which
+// errors.As sees.
+func (p *Payer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Header.Get(x402.HeaderSignature) != "" || req.Header.Get(x402.HeaderPayment) != "" {
+		return p.Transport.RoundTrip(req)
+	}
+	body, rest, err := bodyOf(req)
+	if err != nil {
+		return nil, err
+	}
+	first := req.Clone(req.Context())
+	if rest != nil { // larger than what can be paid for: it goes through once
+		first.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(body), rest), rest}
+	} else {
+		setBody(first, body)
+	}
+	resp, err := p.Transport.RoundTrip(first)
+	if err != nil || resp.StatusCode != http.StatusPaymentRequired {
+		return resp, err
+	}
+	if rest != nil {
+		resp.Body.Close()
+		return nil, errTooLarge
+	}
+	return p.buy(req, body, resp)
+}
+
+// bodyOf reads the request's body. If it is larger than what can be paid for, rest is what follows.
+func bodyOf(req *http.Request) (body []byte, rest io.ReadCloser, err error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil, nil, nil
+	}
+	body, err = io.ReadAll(io.LimitReader(req.Body, bodyMax+1))
+	if err != nil {
+		req.Body.Close()
+		return nil, nil, fmt.Errorf("read the request's body: %w", err)
+	}
+	if len(body) > bodyMax {
+		return body, req.Body, nil
+	}
+	return body, nil, req.Body.Close()
+}
+
+func setBody(req *http.Request, body []byte) {
+	req.Body, req.GetBody, req.ContentLength, req.TransferEncoding = http.NoBody, nil, int64(len(body)), nil
+	if len(body) > 0 {
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		req.Body, _ = req.GetBody()
+	}
+}
+
+// buy answers a 402. A seller that says that a payment came too late, or that its purchase was given up, is paid anew,
+// once.
+func (p *Payer) buy(req *http.Request, body []byte, resp *http.Response) (*http.Response, error) {
+	for again := false; ; again = true {
+		t, err := readTerms(resp)
+		if err != nil {
+			return nil, p.unusable(req, err)
+		}
+		r, err := p.prepare(req, body, t)
+		if err != nil {
+			return nil, err
+		}
+		out := p.present(req.Context(), r, requestOf(req, r, body))
+		resp, err = p.conclude(req, r, out)
+		if err == nil || resp == nil || again {
+			if resp != nil && err != nil {
+				resp.Body.Close()
+			}
+			if err != nil {
+				return nil, err
+			}
+			return resp, nil
+		}
+	}
+}
+
+func (p *Payer) unusable(req *http.Request, err error) error {
+	var coded *x402.Error
+	if errors.As(err, &coded) {
+		return &NeedError{Need{Code: coded.Code, Reason: coded.Message, Method: req.Method, URL: req.URL.String()}}
+	}
+	return err
+}
+
+// prepare chooses an offer, sets the budget aside, signs, and writes the purchase down.
+func (p *Payer) prepare(req *http.Request, body []byte, t terms) (row, error) {
+	ctx := req.Context()
+	r, o, err := p.choose(req, t)
+	if err != nil {
+		return row{}, err
+	}
+	r.Accept, r.BodyType, r.BodyHash = req.Header.Get("Accept"), req.Header.Get("Content-Type"), purchase.BodyDigest(body)
+	if r.BodyGone = len(body) > bodyKept; !r.BodyGone {
+		r.Body = body
+	}
+	if err := p.sign(ctx, &r, o, t, body); err != nil {
+		r.State, r.Proven, r.Code = Void, true, "not_signed"
+		now := p.Now()
+		r.DoneAt = &now
+		_ = p.journal.record(r, false) // if it fails, the reservation runs out
+		return row{}, err
+	}
+	return r, nil
+}
+
+// choose finds the offer to pay and reserves it, asking the owner where the policy says no.
+func (p *Payer) choose(req *http.Request, t terms) (row, option, error) {
+	ctx, now, seller := req.Context(), p.Now(), lowerHost(req.URL)
+	need := Need{Method: req.Method, URL: req.URL.String()}
+	if !sameResource(t.Resource.URL, req.URL) {
+		need.Code, need.Reason = "offer_invalid", fmt.Sprintf("asked for %s, and the 402 sells %s", req.URL.Redacted(), clip(t.Resource.URL))
+		return row{}, option{}, &NeedError{need}
+	}
+	if !p.limits.allows(seller) {
+		need.Code, need.Reason = "seller_not_allowed", fmt.Sprintf("%s is not on your list of sellers. Nothing was signed", seller)
+		need.Ways = []Way{{Kind: Budgeting, Text: "add " + seller + " to the sellers that may be paid"}}
+		if !p.ask(ctx, need) {
+			return row{}, option{}, &NeedError{need}
+		}
+	}
+	trusted, err := p.houses(ctx)
+	if err != nil {
+		return row{}, option{}, err
+	}
+	list, not := p.options(t, trusted)
+	if len(list) == 0 {
+		return row{}, option{}, &NeedError{noOption(need, t, not)}
+	}
+	o := list[0]
+	need.Asked, need.Payee = o.money(), o.payee
+	if o.expired(now) {
+		need.Code, need.Reason = "quote_expired", "the quote is over already. Nothing was signed"
+		need.Hint = "check your clock, or ask again"
+		return row{}, option{}, &NeedError{need}
+	}
+	before, known, err := p.journal.payee(seller, o.Network)
+	if err != nil {
+		return row{}, option{}, errJournal(p.Journal, err)
+	}
+	if known && before.payee != o.payee {
+		need.Code = "payee_changed"
+		need.Reason = fmt.Sprintf("%s was paid at %s since %s, now asks %s. Nothing was signed", seller, before.payee, before.since.Format(time.DateOnly), o.payee)
+		need.Hint = "ask the seller; then --trust-payee " + o.payee.String()
+		if !p.ask(ctx, need) {
+			return row{}, option{}, &NeedError{need}
+		}
+	}
+	r := row{
+		ID: p.newID(), State: Reserved, At: now, Seller: seller, Method: req.Method, URL: withoutFragment(req.URL), Price: o.ExtraString("price"),
+		Network: o.Network, Asset: o.token.Address, Symbol: o.token.Symbol, Decimals: o.token.Decimals, Payee: o.payee, Amount: o.amount,
+		Vault: o.deployment.Vault, ChainID: o.deployment.ChainID,
+	}
+	err = p.journal.reserve(r, false)
+	if over := (*overBudget)(nil); errors.As(err, &over) {
+		need = overNeed(need, over, t, list)
+		if !p.ask(ctx, need) {
+			return row{}, option{}, &NeedError{need}
+		}
+		err = p.journal.reserve(r, true)
+	}
+	if err != nil {
+		return row{}, option{}, errJournal(p.Journal, err)
+	}
+	return r, o, nil
+}
+
+func (p *Payer) newID() string {
+	p.randMu.Lock()
+	defer p.randMu.Unlock()
+	return purchase.NewID(p.Rand)
+}
+
+func (p *Payer) ask(ctx context.Context, n Need) bool {
+	return p.Ask != nil && ctx.Err() == nil && p.Ask(ctx, n) == Proceed
+}
+
+// sign makes the payment and writes it down, in that order: when it returns nil the payment is on disk, and may leave.
+func (p *Payer) sign(ctx context.Context, r *row, o option, t terms, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, signTimeout)
+	defer cancel()
+	accepted := o.accept(t, r.ID, r.Method, body)
+	if accepted.Resource == "" {
+		accepted.Resource = r.URL
+	}
+	r.Terms = accepted.Hash()
+	signed, err := guarantee.Pay(ctx, p.Key, o.deployment, o.Requirements, r.Terms, p.Now())
+	if err != nil {
+		return fmt.Errorf("pay for %s: %w", r.URL, err)
+	}
+	r.Digest = signed.Claims.Digest(o.deployment.ClaimsSeparator())
+	if signed.Claims.Amount != r.Amount || signed.Claims.Payee != r.Payee || signed.Claims.Asset != r.Asset {
+		return x402.Errorf("offer_invalid", "the offer can be read in two ways")
+	}
+	payment, err := x402.NewPayment(t.PaymentRequired, o.Requirements, signed)
+	if err != nil {
+		return err
+	}
+	if payment.Version == 1 { // this scheme's version 1 names networks as version 2 does
+		payment.NetworkSent = o.Network
+		if o.NetworkSent != "" {
+			payment.NetworkSent = o.NetworkSent
+		}
+	} else {
+		extension, err := json.Marshal(purchase.Extension{Purchase: r.ID})
+		if err != nil {
+			return err
+		}
+		echoed := map[string]json.RawMessage{purchase.ExtensionKey: extension}
+		for key, value := range payment.Extensions {
+			if key != purchase.ExtensionKey {
+				echoed[key] = value
+			}
+		}
+		payment.Extensions = echoed
+	}
+	if r.Header, r.Payment, err = payment.Header(); err != nil {
+		return err
+	}
+	if len(r.Payment) > x402.HeaderBytesMax {
+		return x402.Errorf("offer_invalid", "the offer is so long that no payment for it fits a header: %d bytes", len(r.Payment))
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.State = Sent
+	if err := p.journal.record(*r, true); err != nil {
+		return errJournal(p.Journal, err)
+	}
+	return nil
+}
+
+// requestOf is the request that carries the payment. The caller's own request never does, so no redirect takes it along.
+func requestOf(req *http.Request, r row, body []byte) func() *http.Request {
+	return func() *http.Request {
+		paid := req.Clone(req.Context())
+		setBody(paid, body)
+		paid.Header.Set(r.Header, r.Payment)
+		return paid
+	}
+}
+
+// outcome is what presenting a payment came to.
+type outcome struct {
+	resp *http.Response // with its body still to be read, unless said
+	said *x402.Error    // the reason in an answer that refuses; its body is in memory then
+	err  error          // no answer
+	left bool           // the payment may have left the process
+}
+
+// present sends a payment, and again if its answer is lost or says to ask again.
+func (p *Payer) present(ctx context.Context, r row, request func() *http.Request) (out outcome) {
+	for attempt := 0; ; attempt++ {
+		left := out.left
+		if ctx.Err() != nil && attempt == 0 {
+			return outcome{err: ctx.Err()}
+		}
+		out = p.once(request())
+		out.left = out.left || left
+		if attempt == len(backoffs) || !out.again() {
+			return out
+		}
+		p.Log.Debug("asking again with the same payment", "purchase", r.ID, "attempt", attempt+1, "error", out.why())
+		if err := p.Wait(ctx, backoffs[attempt]); err != nil {
+			if out.err == nil {
+				out.err = err
+			}
+			return out
+		}
+	}
+}
+
+// once sends the payment once.
+func (p *Payer) once(req *http.Request) (out outcome) {
+	resp, err := p.Transport.RoundTrip(req)
+	if err != nil {
+		var op *net.OpError
+		dialing := errors.As(err, &op) && op.Op == "dial"
+		return outcome{err: err, left: !dialing}
+	}
+	out = outcome{resp: resp, left: true}
+	if resp.StatusCode < 400 {
+		return out
+	}
+	if _, ok := x402.ReadReceipt(resp); ok && resp.StatusCode != http.StatusPaymentRequired {
+		return out // the seller's own answer, with its receipt
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, max(answerMax, x402.RequiredBodyMax)+1))
+	resp.Body.Close()
+	if err != nil {
+		return outcome{err: err, left: true}
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	out.said = reasonOf(resp, body)
+	return out
+}
+
+// reasonOf finds the code with which a seller refused: in the body, the terms' header, or the receipt. An answer other than
+// 402 without a code of the table, or with one that could be the handler's own fault, is an answer like any other: nil.
+func reasonOf(resp *http.Response, body []byte) *x402.Error {
+	var e x402.Error
+	if json.Unmarshal(body, &e) != nil {
+		e = x402.Error{}
+	}
+	candidates := []string{e.Code}
+	if t, err := readTerms(&http.Response{Header: resp.Header, Body: io.NopCloser(bytes.NewReader(body))}); err == nil {
+		candidates = append(candidates, t.Error)
+	}
+	if receipt, ok := x402.ReadReceipt(resp); ok {
+		candidates = append(candidates, receipt.ErrorReason)
+		if e.Message == "" {
+			e.Message = receipt.ErrorMessage
+		}
+	}
+	for _, code := range candidates {
+		if _, ok := x402.Lookup(code); ok && (code != "internal" || resp.StatusCode == http.StatusPaymentRequired) {
+			e.Code, e.Message, e.Hint = code, clip(e.Message), clip(e.Hint)
+			return &e
+		}
+	}
+	if resp.StatusCode != http.StatusPaymentRequired {
+		return nil
+	}
+	e.Code, e.Message = "payment_refused", clip(e.Message)
+	return &e
+}
+
+// again reports whether the same payment should be shown once more: the answer is lost, or says so.
+func (o outcome) again() bool {
+	if o.err != nil {
+		return !errors.Is(o.err, context.Canceled) && !errors.Is(o.err, context.DeadlineExceeded)
+	}
+	return o.said != nil && o.said.Reason().Retry == "same payment"
+}
+
+func (o outcome) why() error {
+	if o.err != nil {
+		return o.err
+	}
+	if o.said != nil {
+		return o.said
+	}
+	return nil
+}
+
+// conclude writes down what a purchase came to. It returns an answer for the caller; or an error; or both, when the answer
+// is a 402 with which the purchase may be tried anew, once.
+func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response, error) {
+	unknown := out.said != nil && (out.again() || out.said.Code == "payment_used")
+	switch {
+	case out.err != nil && !out.left: // certain: it never left
+		p.void(&r, true, "not_sent")
+		return nil, out.err
+	case out.err != nil || unknown:
+		if out.said != nil && r.State == Sent {
+			r.Code = out.said.Code
+			p.write(r)
+		}
+		p.Log.Warn("outcome of a purchase is not known", "purchase", r.ID, "url", r.URL, "error", out.why())
+		return nil, &PendingError{Purchase: r.ID, URL: r.URL, Err: out.why()}
+	case out.said == nil:
+		return p.served(req, r, out.resp), nil
+	}
+
+	// The seller refuses. Its word, and its note if there is one, decide what counts as spent.
+	if receipt, ok := x402.ReadReceipt(out.resp); ok {
+		r.settle(&receipt, p.Now())
+		p.write(r)
+	} else if r.State != Charged {
+		p.void(&r, false, out.said.Code)
+	}
+	if out.resp.StatusCode != http.StatusPaymentRequired {
+		return p.told(req, r, out.resp), nil
+	}
+	var t terms
+	if read, err := readTerms(peek(out.resp)); err == nil {
+		t = read
+	}
+	err := &NeedError{refusedNeed(r, out.said, t)}
+	if out.said.Code == "quote_expired" || out.said.Code == "payment_void" {
+		return out.resp, err
+	}
+	return nil, err
+}
+
+// peek returns a response whose body can be read without using up the given one's.
+func peek(resp *http.Response) *http.Response {
+	body, _ := io.ReadAll(resp.Body) // in memory already
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	copied := *resp
+	copied.Body = io.NopCloser(bytes.NewReader(body))
+	return &copied
+}
+
+// served hands an answer to the caller. Its receipt counts at once, or at the end of its body if only then it is known.
+func (p *Payer) served(req *http.Request, r row, resp *http.Response) *http.Response {
+	rec := p.remember(req, r, resp)
+	early, ok := x402.ReadReceipt(&http.Response{Header: resp.Header})
+	switch {
+	case ok:
+		rec.settle(&early)
+	case resp.StatusCode < 400:
+		rec.settle(nil) // stock sellers may give no receipt: what was signed counts
+	}
+	if announced(resp.Trailer) {
+		resp.Body = &trailing{ReadCloser: resp.Body, resp: resp, rec: rec}
+	}
+	return resp
+}
+
+// told hands a refusal other than 402 to the caller, who knows its statuses.
+func (p *Payer) told(req *http.Request, r row, resp *http.Response) *http.Response {
+	p.remember(req, r, resp)
+	return resp
+}
+
+// remember ties a purchase to its answer, for [Receipt]. The answer's request is the caller's, without the payment.
+func (p *Payer) remember(req *http.Request, r row, resp *http.Response) *record {
+	rec := &record{payer: p, row: r}
+	resp.Request = req.WithContext(context.WithValue(req.Context(), recordKey{}, rec))
+	return rec
+}
+
+func announced(trailer http.Header) bool {
+	for _, name := range []string{x402.HeaderResponse, x402.HeaderXResponse} {
+		if _, ok := trailer[http.CanonicalHeaderKey(name)]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// trailing reads the receipt behind a body that was charged by what was streamed.
+type trailing struct {
+	io.ReadCloser
+	resp *http.Response
+	rec  *record
+	done bool
+}
+
+func (t *trailing) Read(b []byte) (int, error) {
+	n, err := t.ReadCloser.Read(b)
+	if errors.Is(err, io.EOF) && !t.done {
+		t.done = true
+		if late, ok := x402.ReadReceipt(&http.Response{Header: t.resp.Trailer}); ok {
+			t.rec.settle(&late)
+		}
+	}
+	return n, err
+}
+
+func (p *Payer) void(r *row, proven bool, code string) {
+	now := p.Now()
+	r.State, r.Charged, r.Proven, r.Code, r.DoneAt = Void, money.Amount{}, proven, code, &now
+	p.write(*r)
+}
+
+// write records what is known already; if it fails, the purchase counts as not known, which costs budget and nothing else.
+func (p *Payer) write(r row) {
+	if err := p.journal.record(r, false); err != nil {
+		p.Log.Error("purchase not written down; it counts as spent", "purchase", r.ID, "error", err)
+	}
+}
+
+// Resume asks again for a purchase, with the very same payment: the seller answers as it did, or would have, and cannot
+// charge twice. The error is [*PendingError] if the outcome is still not known, and [*x402.Error] with code not_found for
+// a purchase that is not in the journal, or whose request is not kept.
+func (p *Payer) Resume(ctx context.Context, id string) (*http.Response, error) {
+	r, ok, err := p.journal.find(id)
+	switch {
+	case err != nil:
+		return nil, errJournal(p.Journal, err)
+	case !ok:
+		return nil, x402.Errorf("not_found", "no purchase %s in the journal", clip(id))
+	case r.Payment == "":
+		return nil, x402.Errorf("not_found", "purchase %s was never paid, or too long ago to be asked for again", id)
+	case r.BodyGone:
+		return nil, x402.Errorf("not_found", "the request of purchase %s was too large to keep", id)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, r.URL, nil)
+	if err != nil {
+		return nil, x402.Errorf("journal_unusable", "purchase %s: %w", id, err)
+	}
+	for name, value := range map[string]string{"Accept": r.Accept, "Content-Type": r.BodyType} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
+	}
+	out := p.present(ctx, r, requestOf(req, r, r.Body))
+	if out.err != nil {
+		out.left = true // the first time it may have
+	}
+	resp, err := p.conclude(req, r, out)
+	if resp != nil && err != nil {
+		resp.Body.Close()
+		resp = nil
+	}
+	return resp, err
+}

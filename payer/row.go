@@ -1,0 +1,117 @@
+package payer
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/x402"
+)
+
+// State is where a purchase stands, as its payer knows it.
+type State string
+
+// The states. Charged and Void are final, except that a Void can turn out to be Charged when it is asked for again.
+const (
+	Reserved State = "reserved" // its budget is set aside; nothing is signed
+	Sent     State = "sent"     // signed and written down; it may have left, and its outcome is not known
+	Charged  State = "charged"  // the seller charged it, or answered without a word about a charge
+	Void     State = "void"     // not charged: it never left, or the seller says so
+)
+
+// row is a purchase as a line of the journal has it. The last line of an id counts.
+type row struct {
+	ID    string    `json:"id"`
+	State State     `json:"state"`
+	At    time.Time `json:"at"` // reserved
+
+	Seller   string          `json:"seller"` // host, with its port if it has one
+	Method   string          `json:"method"`
+	URL      string          `json:"url"`
+	Accept   string          `json:"accept,omitempty"`
+	BodyType string          `json:"bodyType,omitempty"`
+	BodyHash evm.Hash        `json:"bodyHash"`
+	Body     []byte          `json:"body,omitempty"`     // if it is not too large to keep
+	BodyGone bool            `json:"bodyGone,omitempty"` // there was a body, and it is not kept
+	Price    string          `json:"price,omitempty"`    // the seller's words
+	Network  string          `json:"network"`
+	Asset    evm.Address     `json:"asset"`
+	Symbol   string          `json:"symbol"`
+	Decimals uint8           `json:"decimals"`
+	Payee    evm.Address     `json:"payee"`
+	Amount   money.Amount    `json:"amount"` // most that it can cost
+	Terms    evm.Hash        `json:"terms"`  // hash of what was accepted: the request id
+	Digest   evm.Hash        `json:"digest"` // of the signed claims
+	Vault    evm.Address     `json:"vault"`
+	ChainID  uint64          `json:"chainId"`
+	Header   string          `json:"header,omitempty"`  // name of the payment header
+	Payment  string          `json:"payment,omitempty"` // its value
+	Charged  money.Amount    `json:"charged"`
+	Proven   bool            `json:"proven,omitempty"` // what was not charged cannot be: it never left, or the payee signed so
+	Code     string          `json:"code,omitempty"`   // why it is void or not known
+	Receipt  json.RawMessage `json:"receipt,omitempty"`
+	DoneAt   *time.Time      `json:"doneAt,omitempty"`
+}
+
+// promised is the most that the purchase can cost, scaled as budgets are.
+func (r row) promised() money.Amount {
+	a, _ := inDollars(r.Amount, r.Decimals) // it fitted when it was reserved
+	return a
+}
+
+// counted is what counts as spent.
+func (r row) counted() money.Amount {
+	if r.State == Reserved || r.State == Sent {
+		return r.promised()
+	}
+	a, _ := inDollars(r.Charged, r.Decimals)
+	return a
+}
+
+// believed is what counts as not spent on the seller's word alone.
+func (r row) believed() money.Amount {
+	if r.Proven || r.State != Charged && r.State != Void {
+		return money.Amount{}
+	}
+	return less(r.promised(), r.counted())
+}
+
+// settle ends the row by a receipt, or by an answer that has none, which counts as charged in full. It trusts the receipt
+// only as far as it is in the payer's disfavour, or signed by the payee.
+func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
+	r.State, r.Charged, r.Code = Charged, r.Amount, ""
+	r.DoneAt = &now
+	if receipt == nil {
+		return
+	}
+	if raw, err := json.Marshal(receipt); err == nil {
+		r.Receipt = raw
+	}
+	charged, err := money.ParseAmount(receipt.Amount)
+	switch {
+	case !receipt.Success:
+		r.State, r.Charged, r.Code = Void, money.Amount{}, receipt.ErrorReason
+		if err == nil && !charged.IsZero() { // charged although it failed
+			r.State, r.Charged = Charged, money.Min(charged, r.Amount)
+		}
+	case err == nil:
+		r.Charged = money.Min(charged, r.Amount)
+	}
+	r.prove(receipt.Extra["note"])
+}
+
+// prove looks for the payee's signature that it takes no more than what was charged.
+func (r *row) prove(raw json.RawMessage) {
+	if r.Charged == r.Amount {
+		r.Proven = true // nothing was given back
+		return
+	}
+	var note guarantee.SignedNote
+	if len(raw) == 0 || json.Unmarshal(raw, &note) != nil || note.Digest != r.Digest || r.Charged.Less(note.Amount) {
+		return
+	}
+	signer, err := note.Signer(guarantee.Deployment{ChainID: r.ChainID, Vault: r.Vault})
+	r.Proven = err == nil && signer == r.Payee
+}

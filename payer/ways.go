@@ -1,0 +1,139 @@
+package payer
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/x402"
+)
+
+// noOption explains that nothing in a 402 can be paid.
+func noOption(n Need, t terms, not []string) Need {
+	n.Code = "no_common_option"
+	if len(not) == 1 {
+		n.Reason = "the seller's one offer " + not[0] + ". Nothing was signed"
+	} else {
+		n.Reason = "none of the seller's offers can be paid: one " + strings.Join(not, "; one ") + ". Nothing was signed"
+	}
+	n.Ways = ways(n, t, nil, Way{})
+	return n
+}
+
+// overNeed explains that the cheapest offer passes the budget.
+func overNeed(n Need, over *overBudget, t terms, list []option) Need {
+	n.Code, n.Available = "budget_exceeded", dollars(over.available)
+	n.Reason = fmt.Sprintf("asks %s, your limit %s is %s. Nothing was signed", n.Asked, over.limit, n.Available)
+	text := fmt.Sprintf("--max '%s'", n.Asked)
+	if over.limit != perCall {
+		n.Reason = fmt.Sprintf("asks %s, and %s is left of your budget %s. Nothing was signed", n.Asked, n.Available, over.limit)
+		text = "a larger budget " + over.limit
+	}
+	n.Ways = ways(n, t, list[:1], Way{Kind: Budgeting, Text: text, Amount: n.Asked})
+	return n
+}
+
+// refusedNeed explains why a seller did not take a payment.
+func refusedNeed(r row, refusal *x402.Error, t terms) Need {
+	n := Need{
+		Code: refusal.Code, Reason: refusal.Error(), Hint: refusal.Hint, Method: r.Method, URL: r.URL, Payee: r.Payee,
+		Asked: dollars(r.promised()),
+	}
+	amount := func(name string) (money.Amount, bool) {
+		a, err := money.ParseAmount(refusal.Details[name])
+		return a, err == nil
+	}
+	if n.Code != "collateral_insufficient" {
+		n.Ways = ways(n, t, nil, Way{})
+		return n
+	}
+	var deposit Way
+	available, ok := amount("available")
+	if scaled, fits := inDollars(available, r.Decimals); ok && fits {
+		n.Available = dollars(scaled)
+		missing := less(r.Amount, available)
+		if m, fits := inDollars(missing, r.Decimals); fits && !missing.IsZero() {
+			deposit = Way{Kind: Deposit, Amount: dollars(m), Network: r.Network, Text: fmt.Sprintf("farthing deposit '%s'", dollars(m))}
+		}
+	}
+	if deposit.Kind == "" {
+		deposit = Way{Kind: Deposit, Network: r.Network, Text: "farthing deposit more collateral"}
+	}
+	n.Ways = ways(n, t, nil, deposit)
+	return n
+}
+
+// ways lists the ways on in their order: another way to pay, the alternative, a deposit, a larger budget. tried are offers
+// that were looked at already.
+func ways(n Need, t terms, tried []option, last Way) []Way {
+	var list []Way
+	for _, r := range t.Accepts {
+		if isTried(r, tried, n) {
+			continue
+		}
+		w := Way{Kind: OtherWay, Scheme: r.Scheme, Network: r.Network, Text: fmt.Sprintf("pay by %s on %s", clip(r.Scheme), networkName(r.Network))}
+		if chain, err := network.Lookup(r.Network); err == nil {
+			if token, err := chain.Token(r.Asset); err == nil && token.Dollar {
+				if a, err := money.ParseAmount(r.Amount); err == nil {
+					if scaled, fits := inDollars(a, token.Decimals); fits {
+						w.Amount = dollars(scaled)
+						w.Text += ", " + w.Amount.String()
+					}
+				}
+			}
+		}
+		list = append(list, w)
+	}
+	if alt := t.said.Alternative; alt != "" {
+		if u, err := alternative(n.URL, alt); err == nil {
+			list = append(list, Way{Kind: Alternative, Text: "the seller's cheaper " + clip(alt), URL: u})
+		}
+	}
+	if last.Kind != "" {
+		list = append(list, last)
+	}
+	return list
+}
+
+// isTried reports whether an offer is the one that failed: for a refused payment, every one of this payer's own way.
+func isTried(r x402.Requirements, tried []option, n Need) bool {
+	for _, o := range tried {
+		if o.Scheme == r.Scheme && o.Network == r.Network && o.Asset == r.Asset {
+			return true
+		}
+	}
+	return len(tried) == 0 && n.Code != "no_common_option" && r.Scheme == "4mica-credit"
+}
+
+// alternative resolves the seller's other route, which has to be its own.
+func alternative(asked, other string) (string, error) {
+	base, err := url.Parse(asked)
+	if err != nil {
+		return "", err
+	}
+	u, err := base.Parse(other)
+	if err != nil {
+		return "", err
+	}
+	if u.Host != base.Host || u.Scheme != base.Scheme {
+		return "", fmt.Errorf("alternative on another host")
+	}
+	return u.String(), nil
+}
+
+func networkName(caip2 string) string {
+	if c, err := network.Lookup(caip2); err == nil {
+		return c.Name
+	}
+	return clip(caip2)
+}
+
+func lowerHost(u *url.URL) string { return strings.ToLower(u.Host) }
+
+func withoutFragment(u *url.URL) string {
+	c := *u
+	c.Fragment, c.RawFragment = "", ""
+	return c.String()
+}
