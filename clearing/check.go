@@ -80,7 +80,7 @@ func (h *House) checkAsset(tx Tx, asset evm.Address) (wrong []error, err error) 
 					left, _ = left.Sub(p.Amount)
 				}
 			}
-			b, err := tx.Balance(pot(c.Ref))
+			b, err := tx.Balance(potOf(c.Ref))
 			if err != nil {
 				return nil, err
 			}

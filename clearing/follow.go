@@ -196,12 +196,14 @@ func (v *view) move(u *undo, e Event, what string, debit, credit ledger.Account,
 	return v.post(t)
 }
 
-func world(asset evm.Address) ledger.Account { return ledger.Account{Kind: ledger.World, Asset: asset} }
-func bond(asset evm.Address) ledger.Account  { return ledger.Account{Kind: ledger.Bond, Asset: asset} }
-func collateral(owner, asset evm.Address) ledger.Account {
+func worldOf(asset evm.Address) ledger.Account {
+	return ledger.Account{Kind: ledger.World, Asset: asset}
+}
+func bondOf(asset evm.Address) ledger.Account { return ledger.Account{Kind: ledger.Bond, Asset: asset} }
+func collateralOf(owner, asset evm.Address) ledger.Account {
 	return ledger.Account{Kind: ledger.Collateral, Asset: asset, Owner: owner}
 }
-func pot(c CycleRef) ledger.Account {
+func potOf(c CycleRef) ledger.Account {
 	return ledger.Account{Kind: ledger.Pot, Asset: c.Asset, Cycle: c.ID()}
 }
 
@@ -221,7 +223,7 @@ func (h *House) applyEvent(v *view, stream Stream, b Block, e Event, u *undo) (i
 		case e.Kind == WithdrawalRequested:
 			*withdraw = e.Amount // a new request replaces the one before
 		case e.Kind == Withdrawn && stream == Confirmed:
-			return "", v.move(u, e, "withdrawal", collateral(e.Account, e.Asset), world(e.Asset), e.Amount)
+			return "", v.move(u, e, "withdrawal", collateralOf(e.Account, e.Asset), worldOf(e.Asset), e.Amount)
 		}
 		return "", nil
 	case LimitSet:
@@ -249,9 +251,9 @@ func (h *House) applyEvent(v *view, stream Stream, b Block, e Event, u *undo) (i
 		return "", nil
 	case BondChanged:
 		if e.On {
-			return "", v.move(u, e, "bond", world(e.Asset), bond(e.Asset), e.Amount)
+			return "", v.move(u, e, "bond", worldOf(e.Asset), bondOf(e.Asset), e.Amount)
 		}
-		return "", v.move(u, e, "bond", bond(e.Asset), world(e.Asset), e.Amount)
+		return "", v.move(u, e, "bond", bondOf(e.Asset), worldOf(e.Asset), e.Amount)
 	case ScheduleSet:
 		return scheduleSet(v, e, u)
 	case PositionsPosted, CycleCommitted, DebtFilled, DebtorPaid, DebtorDefaulted, CreditorClaimed, CycleFinalized, CycleVoided, ChunkReleased:
@@ -280,7 +282,7 @@ func (h *House) deposited(v *view, e Event, u *undo) error {
 			row.AutoSettle = row.AutoSettle || other.AutoSettle
 		}
 	}
-	return v.move(u, e, "deposit", world(e.Asset), collateral(e.Account, e.Asset), e.Amount)
+	return v.move(u, e, "deposit", worldOf(e.Asset), collateralOf(e.Account, e.Asset), e.Amount)
 }
 
 func scheduleSet(v *view, e Event, u *undo) (ignored string, err error) {

@@ -224,7 +224,7 @@ func (tx *memoryTx) Balances(asset evm.Address) iter.Seq2[BalanceRow, error] {
 	var rows []BalanceRow
 	for k, a := range tx.accounts {
 		if k.asset == asset {
-			rows = append(rows, BalanceRow{collateral(k.owner, asset), a.Balance})
+			rows = append(rows, BalanceRow{collateralOf(k.owner, asset), a.Balance})
 		}
 	}
 	for a, b := range tx.balances {

@@ -153,8 +153,8 @@ func takes(c Cycle, p Position) []ledger.Transfer {
 	id := fmt.Sprintf("%s/%d/%s", c.Ref, c.Generation, p.Participant.Lower())
 	own, _ := p.Amount.Sub(money.Min(p.Filled, p.Amount))
 	return []ledger.Transfer{
-		{ID: "take/" + id, Debit: collateral(p.Participant, c.Ref.Asset), Credit: pot(c.Ref), Amount: own},
-		{ID: "fill/" + id, Debit: bond(c.Ref.Asset), Credit: pot(c.Ref), Amount: money.Min(p.Filled, p.Amount)},
+		{ID: "take/" + id, Debit: collateralOf(p.Participant, c.Ref.Asset), Credit: potOf(c.Ref), Amount: own},
+		{ID: "fill/" + id, Debit: bondOf(c.Ref.Asset), Credit: potOf(c.Ref), Amount: money.Min(p.Filled, p.Amount)},
 	}
 }
 
@@ -191,10 +191,10 @@ func (h *House) participantEvent(v *view, c Cycle, e Event, u *undo) (ignored st
 		}
 		p.Flags.Paid = true
 		own, _ := p.Amount.Sub(p.Filled) // at most Amount, see above
-		if err := v.move(u, e, "payment", world(asset), collateral(p.Participant, asset), own); err != nil {
+		if err := v.move(u, e, "payment", worldOf(asset), collateralOf(p.Participant, asset), own); err != nil {
 			return "", err
 		}
-		if err := v.move(u, e, "refill", world(asset), bond(asset), p.Filled); err != nil {
+		if err := v.move(u, e, "refill", worldOf(asset), bondOf(asset), p.Filled); err != nil {
 			return "", err
 		}
 	case DebtorDefaulted:
@@ -207,7 +207,7 @@ func (h *House) participantEvent(v *view, c Cycle, e Event, u *undo) (ignored st
 			return "creditor has claimed already", nil
 		}
 		p.Flags.Claimed = true
-		if err := v.move(u, e, "claim", pot(c.Ref), world(asset), p.Amount); err != nil {
+		if err := v.move(u, e, "claim", potOf(c.Ref), worldOf(asset), p.Amount); err != nil {
 			return "", err
 		}
 	}
@@ -296,8 +296,8 @@ func releases(tx Tx, c Cycle, e Event) (transfers []ledger.Transfer, err error) 
 		own, _ := p.Amount.Sub(filled)
 		id := fmt.Sprintf("%s/%d/%s", c.Ref, e.Generation, p.Participant.Lower())
 		transfers = append(transfers,
-			ledger.Transfer{ID: "release/" + id, Debit: pot(c.Ref), Credit: collateral(p.Participant, c.Ref.Asset), Amount: own},
-			ledger.Transfer{ID: "unfill/" + id, Debit: pot(c.Ref), Credit: bond(c.Ref.Asset), Amount: filled})
+			ledger.Transfer{ID: "release/" + id, Debit: potOf(c.Ref), Credit: collateralOf(p.Participant, c.Ref.Asset), Amount: own},
+			ledger.Transfer{ID: "unfill/" + id, Debit: potOf(c.Ref), Credit: bondOf(c.Ref.Asset), Amount: filled})
 	}
 	return transfers, nil
 }
