@@ -124,6 +124,14 @@ type faultyNode struct {
 	*Client
 	fault      *fault
 	broadcasts [][]byte
+	noPending  bool // like nodes that answer about the pending state from the newest block
+}
+
+func (n *faultyNode) estimate(ctx context.Context, call evm.Call, tag string) (uint64, error) {
+	if n.noPending {
+		tag = "latest"
+	}
+	return n.Client.estimate(ctx, call, tag)
 }
 
 func (n *faultyNode) broadcast(ctx context.Context, raw []byte) error {
@@ -355,19 +363,24 @@ func TestARefusedCallSpendsNoNonceAndBlocksNothing(t *testing.T) {
 // The second call succeeds only after the first: it must not be judged before.
 func TestACallMayDependOnTheOneBeforeIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	l := newLane(w, Policy{})
-	alice := key(0).Address()
-	before := w.dollars(alice)
-	units := before + 10
-	l.ask("mint", Mint(devchain.TestDollar, alice, money.Units(10)))
-	l.ask("spend", give(key(1).Address(), units))
-	for range 4 {
+	for _, noPending := range []bool{false, true} {
+		l := newLane(newWorld(t), Policy{})
+		l.node.noPending = noPending
+		alice := key(0).Address()
+		l.ask("mint", Mint(devchain.TestDollar, alice, money.Units(10)))
+		l.ask("spend", give(key(1).Address(), l.dollars(alice)+10))
+		l.ask("after", Approve(devchain.TestDollar, alice, money.Units(1)))
+		for range 4 {
+			l.step()
+			l.mine(1)
+		}
 		l.step()
-		l.mine(1)
+		for i, id := range []string{"mint", "spend", "after"} {
+			if call := l.want(id, evm.CallDone); call.Attempts[0].Nonce != uint64(i) {
+				t.Errorf("%s went under nonce %d", id, call.Attempts[0].Nonce)
+			}
+		}
 	}
-	l.want("mint", evm.CallDone)
-	l.want("spend", evm.CallDone)
 }
 
 func TestACallThatRevertsInABlock(t *testing.T) {
