@@ -23,7 +23,7 @@ const (
 // perform runs the handler of a purchase that is Running and ends the purchase. ctx outlives the buyer.
 func (v *visit) perform(ctx context.Context, vf *verifier, cert guarantee.Certificate, a *agreement, p purchase.Purchase) *x402.Error {
 	pw := v.pw
-	receipt := receipt{payer: p.Payer.String(), network: p.Network, purchase: p.ID, certificate: cert}
+	receipt := receipt{payer: p.Payer.String(), network: p.Network, purchase: p.ID, certificate: &cert}
 	rec := newRecorder(v.w, v.r, pw.cfg.AnswerBytes)
 	rec.leaving = func(h http.Header, _ int) {
 		if h.Get("Content-Length") == "" {
@@ -106,6 +106,11 @@ func (v *visit) perform(ctx context.Context, vf *verifier, cert guarantee.Certif
 	pw.log.Info("purchase ended", "purchase", p.ID, "state", p.State, "charged", p.Charged, "asset", a.token.Symbol, "outcome", p.Outcome, "elapsed", done.Sub(began))
 	if panicked != nil && instead == nil {
 		panic(panicked) // the connection ends as the handler wanted
+	}
+	if rec.left {
+		// Go's client, for one, takes no trailers above 4 KiB, and the certificate is in the header already.
+		receipt.certificate = nil
+		extra = receipt.header()
 	}
 	if err := rec.finish(extra); err != nil {
 		pw.log.Debug("buyer did not take the answer", "purchase", p.ID, "error", err)
@@ -202,8 +207,8 @@ type receipt struct {
 	purchase       string
 	amount         *money.Amount // nil: not known yet
 	outcome        string
-	certificate    guarantee.Certificate
-	note           []byte // the payee's signature that it takes less; the payer keeps it
+	certificate    *guarantee.Certificate // nil: said before
+	note           []byte                 // the payee's signature that it takes less; the payer keeps it
 }
 
 // header returns the receipt's headers, of both versions.
@@ -218,14 +223,13 @@ func (r receipt) header() http.Header {
 			s.ErrorReason = "not_charged"
 		}
 	}
-	certificate, err := json.Marshal(r.certificate)
-	if err == nil {
-		s.Certificate = certificate
+	if r.certificate != nil {
+		s.Certificate, _ = json.Marshal(r.certificate)
 	}
 	if len(r.note) > 0 {
 		s.Extra = map[string]json.RawMessage{"note": r.note}
 	}
 	h := make(http.Header)
-	_ = x402.SetReceipt(h, s) // strings and JSON made here: cannot fail
+	_ = x402.SetReceipt(h, s) // text and JSON made here: cannot fail
 	return h
 }
