@@ -17,6 +17,11 @@
 // Then the operator calls, for every asset, ClearingHouse.setSchedule and, unless a bond of zero will do,
 // ClearingHouse.setBondRule, and once Vault.registerKey. The addresses of Disputes and Redemption may have no code: then no
 // cycle can be voided and no guarantee redeemed.
+//
+// # Overloads
+//
+// Some of 4Mica's functions exist with and without an asset. go-ethereum's abi package numbers such names by their order
+// in the ABI, so callers should look a method up by its signature, as in "requestWithdrawal(address,uint256)".
 package contracts
 
 import (
