@@ -171,7 +171,7 @@ func (r *Registry) Add(c Chain) error {
 		if err := c.check(); err != nil {
 			return err
 		}
-		r.chains = append(r.chains, c)
+		r.chains = append(slices.Clip(r.chains), c) // a copy of this registry keeps its own
 		return nil
 	}
 	merged := r.chains[at]
@@ -191,7 +191,7 @@ func (r *Registry) Add(c Chain) error {
 	if err := merged.check(); err != nil {
 		return err
 	}
-	r.chains = slices.Clone(r.chains) // a copy of this registry keeps its own
+	r.chains = slices.Clone(r.chains)
 	r.chains[at] = merged
 	return nil
 }

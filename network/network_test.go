@@ -246,6 +246,31 @@ func TestEntriesThatCouldBeMistakenAreRefused(t *testing.T) {
 	}
 }
 
+func TestACopyOfARegistryIsItsOwn(t *testing.T) {
+	t.Parallel()
+	r := Known()
+	if err := r.Add(Chain{ID: 1001, Name: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	copied := r
+	for _, err := range []error{
+		copied.Add(Chain{ID: 1001, Depth: 9}), r.Add(Chain{ID: 1002, Name: "mine"}), copied.Add(Chain{ID: 1003, Name: "theirs"}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.Lookup("mine"); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Lookup("theirs"); err == nil {
+		t.Error("a chain went into another registry")
+	}
+	if c, _ := r.ByID(1001); c.Depth != 0 {
+		t.Error("a depth changed in another registry")
+	}
+}
+
 func TestNearestIsLevenshtein(t *testing.T) {
 	t.Parallel()
 	// The textbook recursion, to compare with.

@@ -147,6 +147,11 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 	}
 }
 
+// failing is a transport that sends nothing and returns an error.
+type failing struct{ err error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
+
 // A settlement whose answer was lost is neither done nor undone; one that was never asked for is undone.
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()
@@ -166,6 +171,7 @@ func TestLostAnswers(t *testing.T) {
 	}
 	closed := &Client{Base: "http://" + listener.Addr().String()}
 	listener.Close()
+	reset := &Client{Base: closed.Base, HTTP: &http.Client{Transport: failing{&net.OpError{Op: "read", Err: errors.New("connection reset")}}}}
 	for _, tt := range []struct {
 		name           string
 		client         *Client
@@ -173,6 +179,7 @@ func TestLostAnswers(t *testing.T) {
 	}{
 		{"connection lost after the request", lost, "facilitator_unreachable", "settlement_pending"},
 		{"no answer in time", slow, "facilitator_unreachable", "settlement_pending"},
+		{"connection reset after the request", reset, "facilitator_unreachable", "settlement_pending"},
 		{"nobody there", closed, "facilitator_unreachable", "facilitator_unreachable"},
 		{"no address", &Client{Base: "ftp://x"}, "config_invalid", "config_invalid"},
 	} {

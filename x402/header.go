@@ -36,22 +36,27 @@ func EncodeHeader(v any) (string, error) {
 // DecodeHeader reads what EncodeHeader writes, strictly: base64url, blanks, stray bits and repeated members are refused;
 // padding may be left out. The error has the code payment_undecodable.
 func DecodeHeader(text string, v any) error {
-	// encoding/base64 skips line ends, which a header cannot hold and two readers would see differently.
-	if text == "" || strings.ContainsAny(text, "\r\n") {
-		return Errorf("payment_undecodable", "header is not standard base64")
-	}
-	encoding := base64.StdEncoding
-	if !strings.HasSuffix(text, "=") {
-		encoding = base64.RawStdEncoding
-	}
-	b, err := encoding.Strict().DecodeString(text)
+	b, err := decodeBase64(text)
 	if err != nil {
-		return Errorf("payment_undecodable", "header is not standard base64")
+		return err
 	}
 	if err := Decode(b, v); err != nil {
 		return Errorf("payment_undecodable", "header's JSON: %w", err)
 	}
 	return nil
+}
+
+func decodeBase64(text string) ([]byte, error) {
+	encoding := base64.StdEncoding
+	if !strings.HasSuffix(text, "=") {
+		encoding = base64.RawStdEncoding
+	}
+	b, err := encoding.Strict().DecodeString(text)
+	// encoding/base64 skips line ends, which a header cannot hold and two readers would see differently.
+	if err != nil || text == "" || strings.ContainsAny(text, "\r\n") {
+		return nil, Errorf("payment_undecodable", "header is not standard base64")
+	}
+	return b, nil
 }
 
 // ReadPayment returns the request's payment, or nil if it carries none. Errors are *Error with the codes
@@ -66,9 +71,13 @@ func ReadPayment(h http.Header) (*Payment, error) {
 	case len(values[0]) > HeaderBytesMax:
 		return nil, Errorf("payment_header_oversized", "payment header of %d bytes, at most %d are read", len(values[0]), HeaderBytesMax)
 	}
-	var p Payment
-	if err := DecodeHeader(values[0], &p); err != nil {
+	b, err := decodeBase64(values[0])
+	if err != nil {
 		return nil, err
+	}
+	var p Payment
+	if err := p.UnmarshalJSON(b); err != nil { // strict by itself
+		return nil, Errorf("payment_undecodable", "header's JSON: %w", err)
 	}
 	p.Raw = values[0]
 	return &p, nil

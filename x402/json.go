@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -25,61 +25,94 @@ func Decode(b []byte, v any) error {
 }
 
 // checkMembers refuses what two parsers could read differently. Members that differ in letter case only count as the
-// same, since encoding/json matches names without regard to it.
+// same, since encoding/json matches names without regard to it. What is no JSON at all is left for encoding/json to
+// describe. Every paid request comes through here, so it walks over the bytes rather than over tokens.
 func checkMembers(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("not UTF-8 text")
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	var open []map[string]bool // the members seen of each open object; nil for an array
-	named := false             // a member's name was read and its value comes next
-	for {
-		tok, err := dec.Token()
-		if err == io.EOF && len(open) == 0 {
-			return nil
-		}
-		if err == io.EOF {
-			return io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return err
-		}
-		if d, ok := tok.(json.Delim); ok && (d == '}' || d == ']') {
-			open = open[:len(open)-1]
-			continue
-		}
-		if len(open) > 0 && open[len(open)-1] != nil && !named {
-			name := fold(tok.(string))
-			if open[len(open)-1][name] {
-				return fmt.Errorf("member %q is there twice", tok)
-			}
-			open[len(open)-1][name], named = true, true
-			continue
-		}
-		named = false
-		if d, ok := tok.(json.Delim); ok {
+	if !json.Valid(b) {
+		return nil
+	}
+	var open []members
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '{', '[':
 			if len(open) == depthMax {
 				return errors.New("nested too deeply")
 			}
-			var members map[string]bool
-			if d == '{' {
-				members = map[string]bool{}
+			open = append(open, members{object: b[i] == '{'})
+		case '}', ']':
+			open = open[:len(open)-1]
+		case ',':
+			open[len(open)-1].inValue = false
+		case ':':
+			open[len(open)-1].inValue = true
+		case '"':
+			start := i
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
 			}
-			open = append(open, members)
+			if len(open) > 0 && open[len(open)-1].object && !open[len(open)-1].inValue {
+				if name := b[start : i+1]; open[len(open)-1].again(name) {
+					return fmt.Errorf("member %s is there twice", name)
+				}
+			}
 		}
 	}
+	return nil
 }
 
-// fold maps all spellings that encoding/json takes for the same name to one: the smallest rune of each letter's orbit,
-// so that K and the Kelvin sign are alike, which lower case alone would miss.
+// members are those seen of one object, or nothing for an array.
+type members struct {
+	object, inValue bool
+	few             []string        // folded
+	many            map[string]bool // instead of few, once there are more than manyMembers
+}
+
+// manyMembers is when searching a list gets slower than a map. A hostile body may have hundreds of thousands.
+const manyMembers = 16
+
+// again takes in a name, quoted, and reports whether it was there before.
+func (m *members) again(quoted []byte) bool {
+	name := string(quoted[1 : len(quoted)-1])
+	if strings.IndexByte(name, '\\') >= 0 {
+		if json.Unmarshal(quoted, &name) != nil {
+			return false // cannot be: the whole text is valid
+		}
+	}
+	name = fold(name)
+	if m.many != nil {
+		there := m.many[name]
+		m.many[name] = true
+		return there
+	}
+	if slices.Contains(m.few, name) {
+		return true
+	}
+	if m.few = append(m.few, name); len(m.few) > manyMembers {
+		m.many = make(map[string]bool)
+		for _, n := range m.few {
+			m.many[n] = true
+		}
+	}
+	return false
+}
+
+// fold maps all spellings that encoding/json takes for the same name to one, in lower case. It looks at each letter's
+// whole orbit, so that K and the Kelvin sign are alike, which lower case alone would miss.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			return unicode.ToLower(r)
+		}
 		least := r
 		for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
 			least = min(least, next)
 		}
-		return least
+		return unicode.ToLower(least)
 	}, name)
 }
 

@@ -80,6 +80,8 @@ var reasons = []Reason{
 	{"seller_not_allowed", 402, 3, "after", "Your own list of sellers does not name this one.", notSigned, "Add it to the list."},
 	{"payee_changed", 402, 3, "after", "The seller asks to be paid at another address than before.", notSigned, "Ask the seller; then --trust-payee ADDRESS."},
 	{"no_common_option", 402, 4, "after", "None of the seller's ways to pay is one of yours.", notSigned, "Fund the network it takes, or ask the seller to accept yours."},
+	{"seller_unreachable", 503, 1, "same payment", "The seller does not answer.", notSigned, "Check the address and try again."},
+	{"seller_error", 502, 1, "never", "The seller answered with an error of its own.", notCharged, "See what it says."},
 	{"offer_invalid", 402, 4, "never", "The seller's 402 contradicts itself or the request.", notSigned, "Tell the seller."},
 	{"payment_refused", 402, 4, "never", "The seller refused a payment and gave no reason that we know.", "The seller says nothing was charged.", "Ask the seller; the purchase is in the journal."},
 	{"journal_unusable", 500, 1, "after", "The journal of purchases cannot be read or written.", notSigned, "Check the file and its permissions."},

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -251,6 +252,11 @@ func TestPaymentHeadersThatAreRefused(t *testing.T) {
 	good := readVectors(t).Payment["exact_eip3009_v2"].Header
 	encode := func(json string) string { return base64.StdEncoding.EncodeToString([]byte(json)) }
 	const accepted = `"accepted":{"scheme":"exact","network":"eip155:1","amount":"1"}`
+	stray := encode(`{"payload":{},` + accepted + `}`)
+	for pad := " "; !strings.HasSuffix(stray, "fQ=="); pad += " " { // } alone in the last group: 16 spellings of its last bits
+		stray = encode(pad + `{"payload":{},` + accepted + `}`)
+	}
+	stray = strings.TrimSuffix(stray, "Q==") + "R=="
 	for _, tt := range []struct {
 		name   string
 		header http.Header
@@ -272,7 +278,7 @@ func TestPaymentHeadersThatAreRefused(t *testing.T) {
 		{"base64url", with(HeaderSignature, strings.ReplaceAll(encode(`{"x402Version":2,"payload":{"a":"???>>>"},`+accepted+`}`), "/", "_")), "payment_undecodable"},
 		{"a list of two", with(HeaderSignature, good+", "+good), "payment_undecodable"},
 		{"a line end inside", with(HeaderSignature, good[:8]+"\n"+good[8:]), "payment_undecodable"},
-		{"stray bits in the last character", with(HeaderSignature, "e31="), "payment_undecodable"},
+		{"stray bits in the last character", with(HeaderSignature, stray), "payment_undecodable"},
 		{"too much padding", with(HeaderSignature, "e30=="), "payment_undecodable"},
 		{"no JSON", with(HeaderSignature, encode(`not json`)), "payment_undecodable"},
 		{"JSON that is no object", with(HeaderSignature, encode(`null`)), "payment_undecodable"},
@@ -548,6 +554,57 @@ func TestARefusalKeepsTheShape(t *testing.T) {
 	if err := WritePaymentRequired(w, bad, "", nil); err == nil || w.Header().Get(HeaderRequired) != "" || w.Body.Len() != 0 {
 		t.Errorf("terms that cannot be encoded wrote %v (%v)", w, err)
 	}
+}
+
+// The walk over bytes sees what encoding/json's tokens show.
+func FuzzCheckMembers(f *testing.F) {
+	for _, s := range []string{
+		`{"a":1,"A":2}`, `{"a":{"b":"}"},"c":["{",{"d":1}],"e":"\\","f":"\""}`, `{"\u0061":1,"a":2}`, `[{"a":1},{"a":1}]`, `{"K":1,"\u212a":2}`, `"x"`, `[[[["a"]]]]`,
+		`{"a":[1,{"b":2},"c"],"b":1,"c":{"a":1,"b":{"a":1}}}`, `{"b":1,"c":2,"d":3,"e":4,"f":5,"g":6,"h":7,"i":8,"j":9,"k":1,"l":1,"m":1,"n":1,"o":1,"p":1,"q":1,"r":1,"s":1,"ſ":1}`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if !json.Valid([]byte(text)) || !utf8.ValidString(text) {
+			return
+		}
+		// The slow way: read every object as pairs.
+		var deep func(dec *json.Decoder, depth int) bool
+		found := false
+		dec := json.NewDecoder(strings.NewReader(text))
+		dec.UseNumber()
+		deep = func(dec *json.Decoder, depth int) bool {
+			tok, err := dec.Token()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, ok := tok.(json.Delim)
+			if !ok {
+				return false
+			}
+			tooDeep := depth == depthMax
+			seen := map[string]bool{}
+			for dec.More() {
+				if d == '{' {
+					name, err := dec.Token()
+					if err != nil {
+						t.Fatal(err)
+					}
+					found = found || seen[fold(name.(string))]
+					seen[fold(name.(string))] = true
+				}
+				tooDeep = deep(dec, depth+1) || tooDeep
+			}
+			if _, err := dec.Token(); err != nil {
+				t.Fatal(err)
+			}
+			return tooDeep
+		}
+		tooDeep := deep(dec, 0)
+		if got, want := checkMembers([]byte(text)) != nil, found || tooDeep; got != want {
+			t.Fatalf("refused %v, want %v: %s", got, want, text)
+		}
+	})
 }
 
 func FuzzReadPayment(f *testing.F) {
