@@ -1,0 +1,270 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/farthing402/farthing/clearing"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
+)
+
+const cycleColumns = `asset, start, id, status, end_at, cutoff_at, post_deadline, challenge, generation, guarantees, gross, total,
+	participants, debtors, root, statements, height, posted, tries, retry_at, sealed_at, final_at, finalized, trouble`
+
+// cycle reads a row of cycleColumns.
+func cycle(scan func(...any) error) (c clearing.Cycle, err error) {
+	var id evm.Hash
+	err = scan(fixed(c.Ref.Asset[:]), &c.Ref.Start, fixed(id[:]), &c.Status, &c.End, &c.CutoffAt, &c.PostDeadline, &c.Challenge,
+		&c.Generation, &c.Guarantees, &c.Gross, &c.Total, &c.Participants, &c.Debtors, fixed(c.Root[:]), fixed(c.Statements[:]),
+		&c.Height, &c.Posted, &c.Tries, &c.RetryAt, &c.SealedAt, &c.FinalAt, flag{&c.Finalized}, &c.Trouble)
+	switch {
+	case err != nil:
+		return c, err
+	case id != c.Ref.ID():
+		return c, fmt.Errorf("id %s is not that of %s", id, c.Ref)
+	}
+	return c, checkCycle(c)
+}
+
+// checkCycle compares what must agree.
+func checkCycle(c clearing.Cycle) error {
+	switch c.Status {
+	case clearing.Open, clearing.Frozen, clearing.Netted, clearing.Committed, clearing.Final, clearing.Closed, clearing.Failed:
+	default:
+		return fmt.Errorf("status %q is none", c.Status)
+	}
+	if c.Gross.Less(c.Total) {
+		return fmt.Errorf("net total %s is more than gross %s", c.Total, c.Gross)
+	}
+	if c.Participants < c.Debtors {
+		return fmt.Errorf("%d debtors among %d participants", c.Debtors, c.Participants)
+	}
+	return nil
+}
+
+// Cycle implements [clearing.Tx].
+func (t *tx) Cycle(ref clearing.CycleRef) (clearing.Cycle, bool, error) {
+	return t.cycle(ref, "WHERE asset = ? AND start = ?", ref.Asset[:], ref.Start)
+}
+
+// CycleByID implements [clearing.Tx].
+func (t *tx) CycleByID(id evm.Hash) (clearing.Cycle, bool, error) {
+	return t.cycle(id, "WHERE id = ?", id[:])
+}
+
+func (t *tx) cycle(key any, where string, args ...any) (c clearing.Cycle, found bool, err error) {
+	c, err = cycle(func(dest ...any) (err error) {
+		found, err = t.one("SELECT "+cycleColumns+" FROM cycle "+where, args, dest...)
+		if err == nil && !found {
+			err = sql.ErrNoRows
+		}
+		return err
+	})
+	switch {
+	case !found && errors.Is(err, sql.ErrNoRows):
+		return clearing.Cycle{}, false, nil
+	case err != nil:
+		return clearing.Cycle{}, false, corrupt("cycle", key, err)
+	}
+	return c, true, nil
+}
+
+// PutCycle implements [clearing.Tx].
+func (t *tx) PutCycle(c clearing.Cycle) error {
+	if err := checkCycle(c); err != nil {
+		return fmt.Errorf("cycle %s: %w", c.Ref, err)
+	}
+	id := c.Ref.ID()
+	return t.put("cycle", c.Ref, `INSERT INTO cycle (`+cycleColumns+`)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (asset, start) DO UPDATE SET
+			status = excluded.status, end_at = excluded.end_at, cutoff_at = excluded.cutoff_at,
+			post_deadline = excluded.post_deadline, challenge = excluded.challenge, generation = excluded.generation,
+			guarantees = excluded.guarantees, gross = excluded.gross, total = excluded.total,
+			participants = excluded.participants, debtors = excluded.debtors, root = excluded.root,
+			statements = excluded.statements, height = excluded.height, posted = excluded.posted, tries = excluded.tries,
+			retry_at = excluded.retry_at, sealed_at = excluded.sealed_at, final_at = excluded.final_at,
+			finalized = excluded.finalized, trouble = excluded.trouble`,
+		c.Ref.Asset[:], c.Ref.Start, id[:], string(c.Status), c.End, c.CutoffAt, c.PostDeadline, c.Challenge,
+		c.Generation, c.Guarantees, c.Gross, c.Total, c.Participants, c.Debtors, c.Root[:], c.Statements[:],
+		c.Height, c.Posted, c.Tries, c.RetryAt, c.SealedAt, c.FinalAt, bit(c.Finalized), c.Trouble)
+}
+
+// Cycles implements [clearing.Tx].
+func (t *tx) Cycles(asset evm.Address, open bool, limit int) (all []clearing.Cycle, err error) {
+	query := "SELECT " + cycleColumns + " FROM cycle WHERE asset = ? ORDER BY start DESC LIMIT ?"
+	if open {
+		query = "SELECT " + cycleColumns + " FROM cycle WHERE asset = ? AND status <> 'closed' ORDER BY start DESC LIMIT ?"
+	}
+	err = t.each(query, []any{asset[:], limitOf(limit)}, func(rows *sql.Rows) error {
+		c, err := cycle(rows.Scan)
+		if err != nil {
+			return corrupt("cycle", c.Ref, err)
+		}
+		all = append(all, c)
+		return nil
+	})
+	return all, err
+}
+
+// limitOf turns the limit that means none into one that no table reaches.
+func limitOf(n int) int64 {
+	if n <= 0 {
+		return math.MaxInt64
+	}
+	return int64(n)
+}
+
+const positionColumns = "participant, place, role, amount, gross_out, gross_in, statement, filled, paid, claimed, defaulted"
+
+// position reads a row of positionColumns.
+func position(scan func(...any) error) (p clearing.Position, err error) {
+	err = scan(fixed(p.Participant[:]), &p.Index, &p.Role, &p.Amount, &p.Out, &p.In, fixed(p.Statement[:]), &p.Filled,
+		flag{&p.Flags.Paid}, flag{&p.Flags.Claimed}, flag{&p.Flags.Defaulted})
+	if err != nil {
+		return p, err
+	}
+	return p, checkPosition(p)
+}
+
+// checkPosition compares what must agree: the net amount is the difference of the gross ones, on the side of the role.
+func checkPosition(p clearing.Position) error {
+	var net money.Amount
+	ok := true
+	switch p.Role {
+	case clearing.Debtor:
+		net, ok = p.Out.Sub(p.In)
+	case clearing.Creditor:
+		net, ok = p.In.Sub(p.Out)
+	case clearing.Flat:
+		ok = p.In == p.Out
+	default:
+		return fmt.Errorf("role %d is none", p.Role)
+	}
+	switch {
+	case !ok || net != p.Amount || p.Amount.IsZero() != (p.Role == clearing.Flat):
+		return fmt.Errorf("role %d for %s is not what out %s and in %s come to", p.Role, p.Amount, p.Out, p.In)
+	case p.Amount.Less(p.Filled):
+		return fmt.Errorf("filled %s of %s", p.Filled, p.Amount)
+	}
+	return nil
+}
+
+func positionKey(c clearing.CycleRef, generation uint64, participant evm.Address) string {
+	return fmt.Sprintf("%s of %s, generation %d", participant.Lower(), c, generation)
+}
+
+// PutPositions implements [clearing.Tx].
+func (t *tx) PutPositions(c clearing.CycleRef, generation uint64, ps []clearing.Position) error {
+	if err := t.put("position", c, "DELETE FROM position WHERE asset = ? AND cycle_start = ? AND generation = ?", c.Asset[:], c.Start, generation); err != nil {
+		return err
+	}
+	for i := range ps {
+		p := &ps[i]
+		key := positionKey(c, generation, p.Participant)
+		if err := checkPosition(*p); err != nil {
+			return fmt.Errorf("position %s: %w", key, err)
+		}
+		if err := t.put("position", key, `INSERT INTO position (asset, cycle_start, generation, `+positionColumns+`)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			c.Asset[:], c.Start, generation, p.Participant[:], p.Index, p.Role, p.Amount, p.Out, p.In, p.Statement[:], p.Filled,
+			bit(p.Flags.Paid), bit(p.Flags.Claimed), bit(p.Flags.Defaulted)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Positions implements [clearing.Tx].
+func (t *tx) Positions(c clearing.CycleRef, generation uint64) (all []clearing.Position, err error) {
+	err = t.each("SELECT "+positionColumns+" FROM position WHERE asset = ? AND cycle_start = ? AND generation = ? ORDER BY place",
+		[]any{c.Asset[:], c.Start, generation}, func(rows *sql.Rows) error {
+			p, err := position(rows.Scan)
+			if err != nil {
+				return corrupt("position", positionKey(c, generation, p.Participant), err)
+			}
+			all = append(all, p)
+			return nil
+		})
+	return all, err
+}
+
+// Position implements [clearing.Tx].
+func (t *tx) Position(c clearing.CycleRef, generation uint64, participant evm.Address) (p clearing.Position, found bool, err error) {
+	p, err = position(func(dest ...any) (err error) {
+		found, err = t.one("SELECT "+positionColumns+" FROM position WHERE asset = ? AND cycle_start = ? AND generation = ? AND participant = ?",
+			[]any{c.Asset[:], c.Start, generation, participant[:]}, dest...)
+		if err == nil && !found {
+			err = sql.ErrNoRows
+		}
+		return err
+	})
+	switch {
+	case !found && errors.Is(err, sql.ErrNoRows):
+		return clearing.Position{}, false, nil
+	case err != nil:
+		return clearing.Position{}, false, corrupt("position", positionKey(c, generation, participant), err)
+	}
+	return p, true, nil
+}
+
+// MarkPosition implements [clearing.Tx].
+func (t *tx) MarkPosition(c clearing.CycleRef, generation uint64, participant evm.Address, filled money.Amount, flags clearing.PositionFlags) error {
+	key := positionKey(c, generation, participant)
+	p, found, err := t.Position(c, generation, participant)
+	if err != nil {
+		return err
+	}
+	if p.Filled = filled; found {
+		if err := checkPosition(p); err != nil {
+			return fmt.Errorf("position %s: %w", key, err)
+		}
+	}
+	return t.change("position", key, `UPDATE position SET filled = ?, paid = ?, claimed = ?, defaulted = ?
+		WHERE asset = ? AND cycle_start = ? AND generation = ? AND participant = ?`,
+		filled, bit(flags.Paid), bit(flags.Claimed), bit(flags.Defaulted), c.Asset[:], c.Start, generation, participant[:])
+}
+
+// Schedules implements [clearing.Tx].
+func (t *tx) Schedules(asset evm.Address) (all []clearing.Schedule, err error) {
+	err = t.each("SELECT from_start, length, cutoff, post, challenge, repost, redeem FROM schedule WHERE asset = ? ORDER BY from_start",
+		[]any{asset[:]}, func(rows *sql.Rows) error {
+			s := clearing.Schedule{Asset: asset}
+			if err := rows.Scan(&s.From, &s.Length, &s.Cutoff, &s.Post, &s.Challenge, &s.Repost, &s.Redeem); err != nil {
+				return corrupt("schedule", fmt.Sprintf("%s from %d", asset.Lower(), s.From), err)
+			}
+			all = append(all, s)
+			return nil
+		})
+	return all, err
+}
+
+// PutSchedule implements [clearing.Tx].
+func (t *tx) PutSchedule(s clearing.Schedule) error {
+	return t.put("schedule", fmt.Sprintf("%s from %d", s.Asset.Lower(), s.From),
+		`INSERT INTO schedule (asset, from_start, length, cutoff, post, challenge, repost, redeem) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (asset, from_start) DO UPDATE SET length = excluded.length, cutoff = excluded.cutoff, post = excluded.post,
+			challenge = excluded.challenge, repost = excluded.repost, redeem = excluded.redeem`,
+		s.Asset[:], s.From, s.Length, s.Cutoff, s.Post, s.Challenge, s.Repost, s.Redeem)
+}
+
+// DropSchedule implements [clearing.Tx].
+func (t *tx) DropSchedule(asset evm.Address, from uint64) error {
+	return t.put("schedule", fmt.Sprintf("%s from %d", asset.Lower(), from), "DELETE FROM schedule WHERE asset = ? AND from_start = ?", asset[:], from)
+}
+
+// Assets implements [clearing.Tx].
+func (t *tx) Assets() (all []evm.Address, err error) {
+	err = t.each("SELECT DISTINCT asset FROM schedule ORDER BY asset", nil, func(rows *sql.Rows) error {
+		var a evm.Address
+		if err := rows.Scan(fixed(a[:])); err != nil {
+			return corrupt("schedule", "asset", err)
+		}
+		all = append(all, a)
+		return nil
+	})
+	return all, err
+}

@@ -1,0 +1,235 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/farthing402/farthing/clearing"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/money"
+)
+
+const guaranteeColumns = `seq, payer, asset, payee, req_id, amount, timestamp, form, signature, digest, cycle_start, payable,
+	note_reason, note_signature, admitted_at`
+
+// guaranteeRow is a row as it is stored: the asset and the digest once, and of a note what the row does not say already.
+type guaranteeRow struct {
+	clearing.Guarantee
+	seq                   int64
+	noteReason, signature []byte // null without a note
+}
+
+func (r *guaranteeRow) dest() []any {
+	c := &r.Signed.Claims
+	return []any{
+		&r.seq, fixed(c.Payer[:]), fixed(c.Asset[:]), fixed(c.Payee[:]), fixed(c.ReqID[:]), &c.Amount, &c.Timestamp,
+		&r.Signed.Form, fixed(r.Signed.Signature[:]), fixed(r.Digest[:]), &r.Cycle.Start, &r.Payable,
+		&r.noteReason, &r.signature, &r.At,
+	}
+}
+
+// guarantee puts the row together again.
+func (r *guaranteeRow) guarantee() (clearing.Guarantee, error) {
+	g := r.Guarantee
+	g.Cycle.Asset = g.Signed.Claims.Asset
+	if r.noteReason != nil || r.signature != nil {
+		note := &guarantee.SignedNote{Note: guarantee.Note{Digest: g.Digest, Amount: g.Payable}}
+		if err := errors.Join(fixed(note.Reason[:]).Scan(r.noteReason), fixed(note.Signature[:]).Scan(r.signature)); err != nil {
+			return clearing.Guarantee{}, fmt.Errorf("note: %w", err)
+		}
+		g.Note = note
+	}
+	return g, checkGuarantee(g)
+}
+
+// checkGuarantee compares what must agree.
+func checkGuarantee(g clearing.Guarantee) error {
+	switch {
+	case g.Cycle.Asset != g.Signed.Claims.Asset:
+		return errors.New("cycle and claims differ in asset")
+	case g.Note == nil && g.Payable != g.Signed.Claims.Amount:
+		return fmt.Errorf("%s of %s is payable, but no note lowered it", g.Payable, g.Signed.Claims.Amount)
+	case g.Signed.Claims.Amount.Less(g.Payable):
+		return fmt.Errorf("%s is payable, more than the %s that was signed", g.Payable, g.Signed.Claims.Amount)
+	case g.Note != nil && (g.Note.Amount != g.Payable || g.Note.Digest != g.Digest):
+		return errors.New("the note is of another guarantee or amount")
+	}
+	return nil
+}
+
+// GuaranteeByKey implements [clearing.Tx].
+func (t *tx) GuaranteeByKey(k guarantee.Key) (clearing.Guarantee, bool, error) {
+	return t.guarantee(k, "WHERE payer = ? AND asset = ? AND payee = ? AND req_id = ?", k.Payer[:], k.Asset[:], k.Payee[:], k.ReqID[:])
+}
+
+// GuaranteeByDigest implements [clearing.Tx].
+func (t *tx) GuaranteeByDigest(digest evm.Hash) (clearing.Guarantee, bool, error) {
+	return t.guarantee(digest, "WHERE digest = ?", digest[:])
+}
+
+func (t *tx) guarantee(key any, where string, args ...any) (g clearing.Guarantee, found bool, err error) {
+	var r guaranteeRow
+	found, err = t.one("SELECT "+guaranteeColumns+" FROM guarantee "+where, args, r.dest()...)
+	if err == nil && found {
+		g, err = r.guarantee()
+	}
+	if err != nil {
+		return clearing.Guarantee{}, false, corrupt("guarantee", key, err)
+	}
+	return g, found, nil
+}
+
+// AddGuarantee implements [clearing.Tx].
+func (t *tx) AddGuarantee(g clearing.Guarantee) error {
+	if err := checkGuarantee(g); err != nil {
+		return fmt.Errorf("guarantee %s: %w", g.Digest, err)
+	}
+	var reason, signature []byte
+	if g.Note != nil {
+		reason, signature = g.Note.Reason[:], g.Note.Signature[:]
+	}
+	c := g.Signed.Claims
+	if err := t.put("guarantee", g.Digest, `INSERT INTO guarantee (payer, asset, payee, req_id, amount, timestamp, form, signature,
+		digest, cycle_start, payable, note_reason, note_signature, admitted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		c.Payer[:], c.Asset[:], c.Payee[:], c.ReqID[:], c.Amount, c.Timestamp, string(g.Signed.Form), g.Signed.Signature[:],
+		g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At); err != nil {
+		return err
+	}
+	return t.addSum(g.Cycle, c.Payer, money.Amount{}, g.Payable)
+}
+
+// LowerGuarantee implements [clearing.Tx].
+func (t *tx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error {
+	g, found, err := t.GuaranteeByDigest(digest)
+	if err != nil {
+		return err
+	}
+	before := g.Payable
+	g.Payable, g.Note = payable, &note
+	switch {
+	case !found:
+		err = errMissing
+	case before.Less(payable):
+		err = fmt.Errorf("%s is payable, a note for %s does not lower it", before, payable)
+	default:
+		err = checkGuarantee(g)
+	}
+	if err != nil {
+		return fmt.Errorf("table guarantee, key %v: %w", digest, err)
+	}
+	if err := t.change("guarantee", digest, "UPDATE guarantee SET payable = ?, note_reason = ?, note_signature = ? WHERE digest = ?",
+		payable, note.Reason[:], note.Signature[:], digest[:]); err != nil {
+		return err
+	}
+	return t.addSum(g.Cycle, g.Signed.Claims.Payer, before, payable)
+}
+
+// Guarantees implements [clearing.Tx].
+func (t *tx) Guarantees(c clearing.CycleRef) iter.Seq2[clearing.Guarantee, error] {
+	const query = "SELECT " + guaranteeColumns + " FROM guarantee WHERE asset = ? AND cycle_start = ? AND seq > ? ORDER BY seq LIMIT ?"
+	return t.guarantees(query, func(after int64) []any { return []any{c.Asset[:], c.Start, after, pageRows} })
+}
+
+// GuaranteesOf implements [clearing.Tx]. They come in the order in which they were admitted.
+func (t *tx) GuaranteesOf(c clearing.CycleRef, participant evm.Address) iter.Seq2[clearing.Guarantee, error] {
+	// Two ordered walks along two indexes, merged; the second leaves out what the first has.
+	const query = "SELECT " + guaranteeColumns + " FROM guarantee WHERE asset = ? AND cycle_start = ? AND payer = ? AND seq > ?" +
+		" UNION ALL SELECT " + guaranteeColumns + " FROM guarantee WHERE asset = ? AND cycle_start = ? AND payee = ? AND seq > ? AND payer <> payee" +
+		" ORDER BY seq LIMIT ?"
+	return t.guarantees(query, func(after int64) []any {
+		return []any{c.Asset[:], c.Start, participant[:], after, c.Asset[:], c.Start, participant[:], after, pageRows}
+	})
+}
+
+func (t *tx) guarantees(query string, args func(after int64) []any) iter.Seq2[clearing.Guarantee, error] {
+	return func(yield func(clearing.Guarantee, error) bool) {
+		pages(t, yield, int64(0), func(after int64, page []clearing.Guarantee) ([]clearing.Guarantee, int64, error) {
+			err := t.each(query, args(after), func(rows *sql.Rows) error {
+				var r guaranteeRow
+				err := rows.Scan(r.dest()...)
+				after = r.seq
+				var g clearing.Guarantee
+				if err == nil {
+					g, err = r.guarantee()
+				}
+				if err != nil {
+					return corrupt("guarantee", fmt.Sprintf("seq %d, digest %s", r.seq, r.Digest), err)
+				}
+				page = append(page, g)
+				return nil
+			})
+			return page, after, err
+		})
+	}
+}
+
+// payerCycle names a sum, and sum holds it while a transaction lasts: a group of guarantees of one payer writes it once.
+type payerCycle struct {
+	cycle clearing.CycleRef
+	payer evm.Address
+}
+
+type sum struct {
+	payable money.Amount
+	changed bool
+}
+
+// PayableBy implements [clearing.Tx].
+func (t *tx) PayableBy(c clearing.CycleRef, payer evm.Address) (money.Amount, error) {
+	s, err := t.sum(payerCycle{c, payer})
+	if err != nil {
+		return money.Amount{}, err
+	}
+	return s.payable, nil
+}
+
+func (t *tx) sum(k payerCycle) (*sum, error) {
+	if s, ok := t.sums[k]; ok {
+		return s, nil
+	}
+	s := new(sum)
+	if _, err := t.one("SELECT payable FROM payer_cycle WHERE payer = ? AND asset = ? AND cycle_start = ?",
+		[]any{k.payer[:], k.cycle.Asset[:], k.cycle.Start}, &s.payable); err != nil {
+		return nil, corrupt("payer_cycle", k.payer.Lower()+" in "+k.cycle.String(), err)
+	}
+	if t.sums == nil {
+		t.sums = make(map[payerCycle]*sum)
+	}
+	t.sums[k] = s
+	return s, nil
+}
+
+// addSum replaces one guarantee's part of its payer's sum.
+func (t *tx) addSum(c clearing.CycleRef, payer evm.Address, before, after money.Amount) error {
+	s, err := t.sum(payerCycle{c, payer})
+	if err != nil {
+		return err
+	}
+	rest, ok := s.payable.Sub(before)
+	if !ok {
+		return corrupt("payer_cycle", payer.Lower()+" in "+c.String(), errors.New("less than one of its guarantees"))
+	}
+	if s.payable, ok = rest.Add(after); !ok {
+		return fmt.Errorf("guarantees of %s in %s: sum passes 256 bits", payer, c)
+	}
+	s.changed = true
+	return nil
+}
+
+// flush writes what was gathered; it ends every transaction that succeeds.
+func (t *tx) flush() error {
+	for k, s := range t.sums {
+		if !s.changed {
+			continue
+		}
+		if err := t.put("payer_cycle", k.payer, `INSERT INTO payer_cycle (payer, asset, cycle_start, payable) VALUES (?, ?, ?, ?)
+			ON CONFLICT (payer, asset, cycle_start) DO UPDATE SET payable = excluded.payable`,
+			k.payer[:], k.cycle.Asset[:], k.cycle.Start, s.payable); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// session is one connection with its prepared statements. One goroutine uses it at a time.
+//
+// Statements run without the callers' contexts: cancelling one statement would end the transaction that neighbours
+// share, and the driver starts a goroutine for each statement that can be cancelled. Whoever reads many rows asks its
+// context between pages instead.
+type session struct {
+	dialect  *dialect
+	conn     *sql.Conn
+	prepared map[string]*sql.Stmt
+}
+
+func newSession(d *dialect, db *sql.DB) (*session, error) {
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return &session{dialect: d, conn: conn, prepared: make(map[string]*sql.Stmt)}, nil
+}
+
+// close ends the connection (the pool keeps none that is idle), and undoes whatever transaction is open on it.
+func (s *session) close() error {
+	var errs []error
+	for _, stmt := range s.prepared {
+		errs = append(errs, stmt.Close())
+	}
+	return errors.Join(append(errs, s.conn.Close())...)
+}
+
+func (s *session) statement(query string) (*sql.Stmt, error) {
+	if stmt, ok := s.prepared[query]; ok {
+		return stmt, nil
+	}
+	stmt, err := s.conn.PrepareContext(context.Background(), s.dialect.rebind(query))
+	if err != nil {
+		return nil, err
+	}
+	s.prepared[query] = stmt
+	return stmt, nil
+}
+
+// control runs a statement of the transaction itself.
+func (s *session) control(query string) error {
+	_, err := s.exec(query)
+	return err
+}
+
+// exec runs a statement and returns how many rows it changed.
+func (s *session) exec(query string, args ...any) (int64, error) {
+	stmt, err := s.statement(query)
+	if err != nil {
+		return 0, err
+	}
+	result, err := stmt.ExecContext(context.Background(), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// one scans the row that a query returns, and reports whether there is one. An error other than that of scanning is a
+// [queryError].
+func (s *session) one(query string, args []any, dest ...any) (found bool, err error) {
+	err = s.each(query, args, func(rows *sql.Rows) error {
+		found = true
+		return rows.Scan(dest...)
+	})
+	return found, err
+}
+
+// each calls scan for every row that a query returns. No other statement may run until it is over: not every database
+// can have two on one connection. An error other than scan's is a [queryError].
+func (s *session) each(query string, args []any, scan func(*sql.Rows) error) error {
+	stmt, err := s.statement(query)
+	if err != nil {
+		return queryError{err}
+	}
+	rows, err := stmt.QueryContext(context.Background(), args...)
+	if err != nil {
+		return queryError{err}
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return queryError{err}
+	}
+	return nil
+}
