@@ -107,7 +107,7 @@ func (m Money) String() string {
 	if m.Symbol == "$" {
 		return "$" + m.Value.String()
 	}
-	return m.Value.String() + " " + m.Symbol
+	return strings.TrimSuffix(m.Value.String()+" "+m.Symbol, " ") // the zero value has no symbol
 }
 
 // ErrNotRepresentable is the error of a sum that is no whole number of an asset's smallest units, or too large to count.

@@ -392,6 +392,9 @@ func TestFormatShowsEveryDigit(t *testing.T) {
 			t.Errorf("%s of %d decimals reads %s, want %s", tt.amount, tt.decimals, got, tt.want)
 		}
 	}
+	if got := (Money{}).String(); got != "0.00" {
+		t.Errorf("no money reads %q", got)
+	}
 	if got := usdc.Format(Units(12500000)); got != "12.50 USDC" {
 		t.Errorf("asset formats %s", got)
 	}
