@@ -22,7 +22,8 @@ type Book interface {
 }
 
 // Tx is a transaction on the [Book]. It holds no rule: it stores what package clearing decided. A row that is not there
-// is the zero value and false, never an error; errors are those of the store.
+// is the zero value and false, never an error; errors are those of the store. While an iterator runs, no other method is
+// called.
 type Tx interface {
 	// Account returns the owner's account, a zero one if there is none yet.
 	Account(owner, asset evm.Address) (Account, error)

@@ -293,7 +293,6 @@ func (h *House) Guarantees(ctx context.Context, id string, participant evm.Addre
 			return err
 		}
 		seen := 0
-		payers := make(map[evm.Address]Position)
 		for g, err := range tx.GuaranteesOf(c.Ref, participant) {
 			if err != nil {
 				return err
@@ -301,12 +300,14 @@ func (h *House) Guarantees(ctx context.Context, id string, participant evm.Addre
 			if seen++; seen <= after {
 				continue
 			}
-			s, err := standing(tx, g, payers)
-			if err != nil {
-				return err
+			if list = append(list, Standing{Guarantee: g}); limit > 0 && len(list) == limit {
+				break
 			}
-			if list = append(list, s); limit > 0 && len(list) == limit {
-				return nil
+		}
+		payers := make(map[evm.Address]Position)
+		for i := range list {
+			if list[i], err = standing(tx, list[i].Guarantee, payers); err != nil {
+				return err
 			}
 		}
 		return nil
