@@ -11,7 +11,7 @@ import (
 )
 
 // fault is an error of a verb: a code of the one table, what is wrong with which thing, and what to do about it.
-type fault struct{ x402.Error }
+type fault struct{ x x402.Error }
 
 // fail makes a fault. The code must stand in the table of package x402.
 func fail(code, format string, args ...any) *fault {
@@ -19,9 +19,15 @@ func fail(code, format string, args ...any) *fault {
 }
 
 func (f *fault) hint(format string, args ...any) *fault {
-	f.Hint = fmt.Sprintf(format, args...)
+	f.x.Hint = fmt.Sprintf(format, args...)
 	return f
 }
+
+// Error implements error.
+func (f *fault) Error() string { return f.x.Message }
+
+// Unwrap returns the error as the table knows it.
+func (f *fault) Unwrap() error { return &f.x }
 
 // misuse is a fault of the command line.
 func misuse(format string, args ...any) *fault { return fail("usage", format, args...) }
@@ -31,32 +37,21 @@ func (p *program) report(err error, asJSON bool) int {
 	if err == nil {
 		return 0
 	}
-	code, message, hint := "internal", err.Error(), ""
-	var f *fault
-	var wire *x402.Error
-	switch {
-	case errors.As(err, &f):
-		code, message, hint = f.Code, f.Message, f.Hint
-	case errors.As(err, &wire):
-		code, message, hint = wire.Code, wire.Message, wire.Hint
-	case errors.Is(err, context.Canceled):
+	e, ok := x402.AsError(err)
+	if !ok && errors.Is(err, context.Canceled) {
 		return 1 // Ctrl-C: whoever pressed it knows
 	}
-	exit := 1
-	if reason, ok := x402.Lookup(code); ok {
-		exit = reason.Exit
-		if hint == "" {
-			hint = reason.Remedy
-		}
+	if !ok {
+		e = &x402.Error{Code: "internal", Message: err.Error(), Hint: "this should not happen; farthing --verbose tells more"}
 	}
 	if asJSON {
-		line, _ := json.Marshal(map[string]any{"error": message, "code": code, "hint": hint})
+		line, _ := json.Marshal(e) // strings only
 		fmt.Fprintln(p.Err, string(line))
-		return exit
+		return e.Reason().Exit
 	}
-	fmt.Fprintf(p.Err, "error: %s\n", strings.TrimSpace(message))
-	if hint != "" {
+	fmt.Fprintf(p.Err, "error: %s\n", strings.TrimSpace(e.Error()))
+	if hint := e.Remedy(); hint != "" {
 		fmt.Fprintf(p.Err, "hint: %s\n", hint)
 	}
-	return exit
+	return e.Reason().Exit
 }

@@ -103,7 +103,7 @@ func (p *gateParser) err() error {
 	}
 	joined := *p.faults[0]
 	for _, f := range p.faults[1:] {
-		joined.Message += "\n       " + f.Message
+		joined.x.Message += "\n       " + f.x.Message
 	}
 	return &joined
 }

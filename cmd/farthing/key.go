@@ -172,3 +172,23 @@ func keyFault(path string, err error) error {
 	}
 	return fail("config_invalid", "key file %s: %v", path, err)
 }
+
+// ownAddress is the address of [run.ownKey], without its passphrase.
+func (r *run) ownAddress(role string) (evm.Address, error) {
+	if r.cli.Dev {
+		key, _, err := r.devKey(role)
+		if err != nil {
+			return evm.Address{}, err
+		}
+		return key.Address(), nil
+	}
+	path, err := r.keyPath(r.cli.Key)
+	if err != nil {
+		return evm.Address{}, err
+	}
+	address, err := keystore.Address(path)
+	if err != nil {
+		return evm.Address{}, keyFault(path, err)
+	}
+	return address, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"time"
+
+	"github.com/farthing402/farthing/evm/devchain"
+)
+
+type serveCmd struct {
+	RPCURL     string `name:"rpc-url" help:"JSON-RPC of the chain." placeholder:"URL"`
+	Deployment string `default:"deployment.json" help:"What farthing deploy wrote." placeholder:"FILE"`
+	Book       string `help:"SQLite file of the clearing house; default house.db in farthing's folder." placeholder:"FILE"`
+	BLS        string `name:"bls" help:"Certificate key file; default bls.json in farthing's folder." placeholder:"FILE"`
+	Listen     string `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
+	Depth      int    `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
+}
+
+func (c *serveCmd) Run(r *run) error {
+	if r.cli.Dev {
+		return c.dev(r)
+	}
+	if c.RPCURL == "" {
+		return misuse("which chain?").hint("--rpc-url URL, or --dev for a chain of its own")
+	}
+	d, err := loadDeployment(c.Deployment)
+	if err != nil {
+		return fail("config_invalid", "%v", err).hint("farthing deploy writes deployment.json; name it with --deployment")
+	}
+	key, err := r.operatorKey(d.chain())
+	if err != nil {
+		return err
+	}
+	isDev := d.ChainID == devchain.DefaultChainID
+	authority, err := r.authority(c.BLS, isDev)
+	if err != nil {
+		return err
+	}
+	book := c.Book
+	if book == "" {
+		if book, err = r.inFolder("house.db"); err != nil {
+			return err
+		}
+	}
+	h, err := openHouse(r.ctx, houseConfig{
+		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: r.depth(d, c.Depth),
+		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.announce(r, h); err != nil {
+		return err
+	}
+	return h.Run(r.ctx)
+}
+
+// dev runs a clearing house over the development chain that runs already, or over one of its own.
+func (c *serveCmd) dev(r *run) error {
+	d, err := r.startDev(c.Listen)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if d.ownHouse == nil {
+		return fail("config_invalid", "a clearing house runs already at %s", d.House).hint("use that one; --dev processes find it by themselves")
+	}
+	if err := c.announce(r, d.ownHouse); err != nil {
+		return err
+	}
+	return d.wait(r.ctx)
+}
+
+// announce says what the house trusts, who pays, and which deadlines hold.
+func (c *serveCmd) announce(r *run, h *house) error {
+	d := h.Deployment
+	schedules, err := h.Reader.Schedules(r.ctx, d.Assets[0].Address)
+	if err != nil {
+		return err
+	}
+	s := schedules[len(schedules)-1]
+	seconds := func(n uint32) string { return (time.Duration(n) * time.Second).String() }
+	r.say("clearing house at %s, operator %s, %s on %s", h.URL, d.Operator, d.Assets[0].Symbol, d.chain())
+	r.say("trusts      %s for the chain; a block counts with %d on top of it", h.RPC, h.Depth)
+	r.say("gas         the operator pays for posting and sealing each cycle, sellers for collecting")
+	r.say("deadlines   cycle %s, notes until %s after it, posted %s later at the latest, challenge window %s, withdrawals %s",
+		seconds(s.Length), seconds(s.Cutoff), seconds(s.Post), seconds(s.Challenge), span(d.WithdrawalDelay))
+	if h.Dev {
+		r.say("development money is not real, and balances are shown to anyone who asks")
+	}
+	if s.Challenge < 86400 && !h.Dev {
+		r.say("warning     the challenge window is shorter than a day: you trust the sequencer not to be down or to censor for %s", seconds(s.Challenge))
+	}
+	return r.emit(map[string]any{"url": h.URL, "operator": d.Operator, "vault": d.Vault, "clearingHouse": d.ClearingHouse, "chainId": d.ChainID},
+		"url         %s\n", h.URL)
+}
