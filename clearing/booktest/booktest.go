@@ -214,7 +214,7 @@ func balances(t *testing.T, b0 clearing.Book) {
 		if err != nil {
 			return err
 		}
-		want := append(slices.Clone(rows[:4]), clearing.BalanceRow{Account: ledger.Account{Kind: ledger.Collateral, Asset: addr(2), Owner: addr(1)}, Balance: owner.Balance})
+		want := append(slices.Clone(rows[:4]), clearing.BalanceRow{Account: ledger.Account{Kind: ledger.Collateral, Asset: addr(2), Owner: owner.Owner}, Balance: owner.Balance})
 		sort := func(rows []clearing.BalanceRow) []clearing.BalanceRow {
 			slices.SortFunc(rows, func(a, b clearing.BalanceRow) int { return a.Balance.CreditsPosted.Cmp(b.Balance.CreditsPosted) })
 			return rows
