@@ -58,8 +58,11 @@ func (v *visit) demand(reason *x402.Error) *x402.Error {
 func (v *visit) terms(offers []offer, reason *x402.Error) (x402.Terms, error) {
 	first := offers[0]
 	price := first.tariff.text()
-	if measuredLater(first.tariff.price) || first.quote.Amount != first.rate.Charge(1, first.minimum, first.cap) {
+	switch {
+	case measuredLater(first.tariff.price):
 		price += ", at most " + show(first.quote.Amount, first.token)
+	case first.tariff.price.Unit.Kind != money.Call:
+		price += ", " + show(first.quote.Amount, first.token) + " for this request"
 	}
 	t := x402.Terms{
 		Required: x402.PaymentRequired{

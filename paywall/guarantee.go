@@ -147,8 +147,13 @@ type evidence struct {
 	Certificate guarantee.Certificate `json:"certificate"`
 }
 
+// signTime is how long a remote key may take. The buyer waits for it, and the worker tries again.
+const signTime = 5 * time.Second
+
 // lower signs a note that the payee takes no more than amount of a guarantee, and returns its JSON.
 func (pw *Paywall) lower(ctx context.Context, v *verifier, payment evm.Hash, amount money.Amount, outcome string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, signTime)
+	defer cancel()
 	note := guarantee.Note{Digest: payment, Amount: amount}
 	if outcome != "" {
 		note.Reason = evm.Keccak256([]byte(outcome))

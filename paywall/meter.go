@@ -2,9 +2,11 @@ package paywall
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -64,12 +66,17 @@ func HeaderCount(name string) Meter {
 }
 
 // JSONCount reads the count from a member of the answer's JSON body, by names and list indexes separated by dots:
-// usage.total_tokens, items.0.count. In a text/event-stream it is the last event whose data has the member.
+// usage.total_tokens, items.0.count. In a text/event-stream it is the last event whose data has the member. Bodies may be
+// compressed with gzip.
 func JSONCount(path string) Meter {
 	steps := strings.Split(path, ".")
 	return MeterFunc(func(e Exchange) (uint64, error) {
 		if !e.Whole {
 			return 0, fmt.Errorf("json %s: the answer is larger than what is kept", path)
+		}
+		var err error
+		if e.Body, err = plain(e.Header.Get("Content-Encoding"), e.Body); err != nil {
+			return 0, fmt.Errorf("json %s: %w", path, err)
 		}
 		if strings.HasPrefix(e.Header.Get("Content-Type"), "text/event-stream") {
 			lines := bytes.Split(e.Body, []byte("\n"))
@@ -88,6 +95,27 @@ func JSONCount(path string) Meter {
 		}
 		return n, nil
 	})
+}
+
+// plainBytesMax bounds what is unpacked of an answer in search of a count.
+const plainBytesMax = 16 << 20
+
+func plain(encoding string, body []byte) ([]byte, error) {
+	switch encoding {
+	case "", "identity":
+		return body, nil
+	case "gzip":
+		r, err := gzip.NewReader(bytes.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		out, err := io.ReadAll(io.LimitReader(r, plainBytesMax+1))
+		if err == nil && len(out) > plainBytesMax {
+			err = errors.New("the answer is too large when unpacked")
+		}
+		return out, err
+	}
+	return nil, fmt.Errorf("cannot read encoding %q", clip(encoding))
 }
 
 func countAt(body []byte, steps []string) (uint64, error) {

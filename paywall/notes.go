@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/farthing402/farthing/guarantee"
@@ -195,15 +196,9 @@ func (pw *Paywall) deliver(ctx context.Context) error {
 	}
 }
 
-// hopeless reports whether a note that was refused would be refused again.
+// hopeless reports whether a note that was refused would be refused again: the clearing house finds fault with the note
+// and not with itself.
 func hopeless(err error) bool {
 	var e *x402.Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	switch e.Code {
-	case "note_invalid", "note_too_late", "note_not_lower", "not_found":
-		return true
-	}
-	return false
+	return errors.As(err, &e) && e.Reason().Status < http.StatusInternalServerError
 }

@@ -59,7 +59,10 @@ func (v *visit) offers() ([]offer, error) {
 	if v.priceFunc != nil {
 		text, err := v.priceFunc(v.requestForPrice())
 		if err != nil {
-			return nil, asError(err, "price_invalid")
+			if _, ok := x402.AsError(err); !ok {
+				err = &x402.Error{Code: "price_invalid", Message: "the price of this request could not be made", Err: err}
+			}
+			return nil, err
 		}
 		if t.price, err = money.ParsePrice(text); err != nil {
 			return nil, asError(err, "price_invalid")

@@ -47,12 +47,13 @@ func (v *visit) perform(ctx context.Context, vf *verifier, cert guarantee.Certif
 		rec.WriteHeader(http.StatusOK)
 	}
 
-	w, units := v.judge(a, wk, rec, panicked, Exchange{
+	said := wk.close()
+	w, units := v.judge(a, said, rec, panicked, Exchange{
 		Request: v.r, BytesIn: uint64(len(v.body)), BytesOut: rec.size, Elapsed: done.Sub(began),
 		Status: rec.status, Header: rec.header, Body: rec.body, Whole: rec.whole(),
 	})
 	p.State, p.Charged, p.Outcome = w.Verdict()
-	p.Units, p.Cost, p.Downstream, p.DoneAt = units, wk.cost, wk.downstream, done
+	p.Units, p.Cost, p.Downstream, p.DoneAt = units, said.cost, said.downstream, done
 	if panicked != nil && panicked != http.ErrAbortHandler {
 		pw.log.Error("handler panicked", "route", v.name(), "purchase", p.ID, "panic", fmt.Sprint(panicked), "stack", string(stack))
 	}
@@ -150,9 +151,7 @@ func (v *visit) failed(p purchase.Purchase) *x402.Error {
 }
 
 // judge says what became of the work, in the terms in which it was sold.
-func (v *visit) judge(a *agreement, wk *work, rec *recorder, panicked any, ex Exchange) (purchase.Work, uint64) {
-	wk.mu.Lock()
-	defer wk.mu.Unlock()
+func (v *visit) judge(a *agreement, wk said, rec *recorder, panicked any, ex Exchange) (purchase.Work, uint64) {
 	w := purchase.Work{
 		Rule: purchase.Completion(a.quote.Completion), Cap: a.claims.Amount, Minimum: a.minimum,
 		Waived: wk.waived && v.pw.cfg.Signer != nil,
@@ -179,7 +178,7 @@ func (v *visit) judge(a *agreement, wk *work, rec *recorder, panicked any, ex Ex
 }
 
 // measure counts units: the handler's word first, then the route's meter, then what the price itself says.
-func (v *visit) measure(a *agreement, wk *work, ex Exchange) (uint64, error) {
+func (v *visit) measure(a *agreement, wk said, ex Exchange) (uint64, error) {
 	unit := a.tariff.price.Unit
 	switch {
 	case wk.faulty:

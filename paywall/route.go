@@ -28,7 +28,9 @@ func Minimum(sum string) Option {
 // else by [Charge] in the handler, whose word counts before any meter's.
 func Count(m Meter) Option { return func(rt *route) { rt.meter = m } }
 
-// ChargeRule sets when a charge is earned: "before work", "after success" (the default) or "as measured".
+// ChargeRule sets when a charge is earned: "before work", "after success" (the default) or "as measured". With "after
+// success" a buyer who leaves before the end of a stream pays nothing for what it got; "as measured" is the rule for streams
+// whose beginning is worth having.
 func ChargeRule(rule string) Option {
 	return func(rt *route) {
 		text := "charged " + strings.TrimPrefix(strings.TrimSpace(rule), "charged ")
@@ -63,8 +65,9 @@ func Body(clients string) Option {
 	}
 }
 
-// PriceFunc makes a price for one request. It may read the body: the handler sees it again. An error is the seller's
-// fault and answers 500, unless it is an [*x402.Error], which is answered as it is.
+// PriceFunc makes a price for one request. It may read the body: the handler sees it again. It is called for each request
+// without a payment, and for payments that echo no quote. An error is answered with 500 and logged, not shown, unless it
+// is an [*x402.Error], which is answered as it is.
 type PriceFunc func(*http.Request) (string, error)
 
 // tariff is a price as it is written, with its bounds.

@@ -8,18 +8,44 @@ import (
 	"github.com/farthing402/farthing/money"
 )
 
-// work is what a handler says about the purchase that it serves.
+// said is what a handler said about the purchase that it served.
+type said struct {
+	units            uint64
+	counted          bool // Charge was called
+	faulty           bool // Charge was called with a number that is no count
+	waived           bool // Fail was called
+	reason           string
+	cost, downstream money.Amount
+}
+
+// work collects it, until the handler is done.
 type work struct {
 	id string
 
-	mu         sync.Mutex
-	units      uint64       // guarded by mu
-	counted    bool         // guarded by mu; Charge was called
-	faulty     bool         // guarded by mu; Charge was called with a number that is no count
-	waived     bool         // guarded by mu; Fail was called
-	reason     string       // guarded by mu
-	cost       money.Amount // guarded by mu
-	downstream money.Amount // guarded by mu
+	mu     sync.Mutex
+	closed bool // guarded by mu; what comes later is not heard
+	said        // guarded by mu
+}
+
+// close ends the collection: the purchase is judged by what was said until now.
+func (w *work) close() said {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	return w.said
+}
+
+// say runs f on what was said, unless the handler is done or the request is not behind a price.
+func say(ctx context.Context, f func(*said)) {
+	w := workOf(ctx)
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		f(&w.said)
+	}
 }
 
 type workKey struct{}
@@ -35,55 +61,38 @@ func workOf(ctx context.Context) *work {
 //
 // It does nothing in a handler that is not behind a price, so handlers can be tested without one.
 func Charge[N int | int32 | int64 | uint | uint32 | uint64](ctx context.Context, n N) {
-	w := workOf(ctx)
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.counted = true
-	if n < 0 {
-		w.faulty = true
-		return
-	}
-	if u := uint64(n); w.units > math.MaxUint64-u {
-		w.units = math.MaxUint64
-	} else {
-		w.units += u
-	}
+	say(ctx, func(s *said) {
+		s.counted = true
+		switch u := uint64(n); {
+		case n < 0:
+			s.faulty = true
+		case s.units > math.MaxUint64-u:
+			s.units = math.MaxUint64
+		default:
+			s.units += u
+		}
+	})
 }
 
 // Fail says that the buyer is not to be charged, whatever the answer's status. reason is a code for the records, and is
 // shown to the buyer. The first call counts.
 func Fail(ctx context.Context, reason string) {
-	w := workOf(ctx)
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.waived {
-		w.waived, w.reason = true, clip(reason)
-	}
+	say(ctx, func(s *said) {
+		if !s.waived {
+			s.waived, s.reason = true, clip(reason)
+		}
+	})
 }
 
 // Cost says what serving the purchase cost the seller, in smallest units of the asset it is paid in. Calls add up.
 func Cost(ctx context.Context, a money.Amount) {
-	if w := workOf(ctx); w != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.cost = addUp(w.cost, a)
-	}
+	say(ctx, func(s *said) { s.cost = addUp(s.cost, a) })
 }
 
 // Downstream says what the seller paid to others to serve the purchase, in smallest units of the asset it is paid in.
 // Calls add up.
 func Downstream(ctx context.Context, a money.Amount) {
-	if w := workOf(ctx); w != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.downstream = addUp(w.downstream, a)
-	}
+	say(ctx, func(s *said) { s.downstream = addUp(s.downstream, a) })
 }
 
 // PurchaseID returns the id of the purchase that the request pays for, empty if there is none.
