@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,7 +25,7 @@ func (b purchases) Reserve(ctx context.Context, p purchase.Purchase) (got purcha
 	}
 	p.State, p.Answer = purchase.Reserved, nil
 	p.ReservedAt, p.RunAt, p.DoneAt = utc(p.ReservedAt), utc(p.RunAt), utc(p.DoneAt)
-	if err := checkPurchase(p); err != nil {
+	if err := p.Check(); err != nil {
 		return purchase.Purchase{}, fmt.Errorf("reserve purchase %s: %w", p.ID, err)
 	}
 	taken := false // a purchase that is there is an answer, not a failure that undoes something
@@ -91,7 +90,7 @@ func (b purchases) Finish(ctx context.Context, p purchase.Purchase) error {
 		done := old
 		done.State, done.Charged, done.Units, done.Cost, done.Downstream = p.State, p.Charged, p.Units, p.Cost, p.Downstream
 		done.Outcome, done.Proof, done.DoneAt, done.Answer = p.Outcome, p.Proof, p.DoneAt, p.Answer
-		if err := checkPurchase(done); err != nil {
+		if err := done.Check(); err != nil {
 			return fmt.Errorf("finish purchase %s: %w", p.ID, err)
 		}
 		n, err := s.exec(`UPDATE purchase SET state = ?, charged = ?, units = ?, cost = ?, downstream = ?, outcome = ?, proof = ?, done_at = ?
@@ -261,7 +260,7 @@ func (s *session) purchases(where string, args ...any) (all []purchase.Purchase,
 				return nil, err
 			}
 		}
-		if err := checkPurchase(*p); err != nil {
+		if err := p.Check(); err != nil {
 			return nil, corrupt("purchase", p.ID, err)
 		}
 	}
@@ -282,28 +281,6 @@ func (s *session) answer(id string) (*purchase.Answer, error) {
 		return nil, nil
 	}
 	return &a, nil
-}
-
-// checkPurchase compares what must agree.
-func checkPurchase(p purchase.Purchase) error {
-	switch p.State {
-	case purchase.Reserved, purchase.Running, purchase.Pending, purchase.Committed, purchase.Void:
-	default:
-		return fmt.Errorf("state %q is none", p.State)
-	}
-	switch {
-	case p.ID == "":
-		return errors.New("it has no id")
-	case p.Cap.Less(p.Charged):
-		return fmt.Errorf("charged %s of %s", p.Charged, p.Cap)
-	case p.State != purchase.Committed && !p.Charged.IsZero():
-		return fmt.Errorf("charged %s, but it is %s", p.Charged, p.State)
-	case p.Answer != nil && p.State != purchase.Committed:
-		return fmt.Errorf("it has an answer, but it is %s", p.State)
-	case p.ProofDone && len(p.Proof) == 0:
-		return errors.New("a proof is delivered, but there is none")
-	}
-	return nil
 }
 
 // orNull writes nothing as null.
