@@ -364,7 +364,7 @@ func TestCertificatesOnChain(t *testing.T) {
 
 	claims := common.FromHex(v.Claims)
 	certified := func(message []byte, signature []common.Hash, start uint64) bool {
-		return c.read(c.vault, c.vaultABI, "certified", message, g2Of(signature), start)[0].(bool)
+		return c.read(c.vault, c.vaultABI, "certified", big.NewInt(0), message, g2Of(signature), start)[0].(bool)
 	}
 	if !certified(claims, v.SignatureWords, 100) {
 		t.Error("the reference's certificate does not verify")

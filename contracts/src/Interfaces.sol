@@ -36,7 +36,7 @@ interface IVault {
     function takeCollateral(address asset, address owner, uint256 atMost) external returns (uint256 taken);
     function takeBond(address asset, uint256 atMost) external returns (uint256 taken);
     function giveBond(address asset, uint256 amount) external;
-    function certified(bytes calldata message, G2Point calldata signature, uint64 periodStart)
+    function certified(uint256 index, bytes calldata message, G2Point calldata signature, uint64 periodStart)
         external
         view
         returns (bool);

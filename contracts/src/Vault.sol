@@ -506,19 +506,16 @@ contract Vault is IVault {
         return (k.point, k.fromStart, k.untilStart);
     }
 
-    /// @notice Whether a key that certifies cycles starting at periodStart signed message.
-    function certified(bytes calldata message, G2Point calldata signature, uint64 periodStart)
+    /// @notice Whether the key with this index certifies cycles starting at periodStart and signed message. The caller
+    /// names the key: a search would let an operator who registers many make every check too dear.
+    function certified(uint256 index, bytes calldata message, G2Point calldata signature, uint64 periodStart)
         external
         view
         returns (bool)
     {
-        for (uint256 i = keys.length; i > 0; --i) {
-            Key storage k = keys[i - 1];
-            if (k.fromStart <= periodStart && periodStart < k.untilStart && Bls.verify(k.point, message, signature)) {
-                return true;
-            }
-        }
-        return false;
+        if (index >= keys.length) revert UnknownKey(index);
+        Key storage k = keys[index];
+        return k.fromStart <= periodStart && periodStart < k.untilStart && Bls.verify(k.point, message, signature);
     }
 
     /// @notice The newest key that certifies the cycles of now; zeros while there is none.

@@ -373,6 +373,8 @@ contract VaultTest is Base {
         vault.revokeKey(0);
         vm.expectRevert(abi.encodeWithSelector(Vault.UnsupportedAsset.selector, alice));
         vault.addStablecoinAsset(alice); // no code
+        vm.expectRevert(abi.encodeWithSelector(Vault.UnknownKey.selector, 0));
+        vault.certified(0, "", proof, START);
     }
 
     // ----------------------------------------------------------------------- test dollar
