@@ -74,8 +74,8 @@ func TestAPaymentThatDoesNotFitIsRefusedUnserved(t *testing.T) {
 			if a.StatusCode != 402 || a.code() != c.code || a.Header.Get(x402.HeaderRequired) == "" || !strings.Contains(a.body, "Nothing has been charged") {
 				t.Errorf("status %d: %s", a.StatusCode, a.body)
 			}
-			if ran.Load() != 0 || w.house.asked != 0 || len(w.book.rows) != 0 {
-				t.Errorf("ran %d, house asked %d, booked %d", ran.Load(), w.house.asked, len(w.book.rows))
+			if ran.Load() != 0 || w.house.asked != 0 || w.book.count() != 0 {
+				t.Errorf("ran %d, house asked %d, booked %d", ran.Load(), w.house.asked, w.book.count())
 			}
 		})
 	}

@@ -154,13 +154,23 @@ const signTime = 5 * time.Second
 func (pw *Paywall) lower(ctx context.Context, v *verifier, payment evm.Hash, amount money.Amount, outcome string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
-	note := guarantee.Note{Digest: payment, Amount: amount}
-	if outcome != "" {
-		note.Reason = evm.Keccak256([]byte(outcome))
-	}
-	signed, err := guarantee.SignNote(ctx, pw.cfg.Signer, v.params.Deployment, note)
+	signed, err := guarantee.SignNote(ctx, pw.cfg.Signer, v.params.Deployment, noteOf(payment, amount, outcome))
 	if err != nil {
 		return nil, err
 	}
 	return json.Marshal(signed)
+}
+
+func noteOf(payment evm.Hash, amount money.Amount, outcome string) guarantee.Note {
+	note := guarantee.Note{Digest: payment, Amount: amount}
+	if outcome != "" {
+		note.Reason = evm.Keccak256([]byte(outcome))
+	}
+	return note
+}
+
+// unsigned is what a pending purchase keeps in place of its proof: the note that is still to be signed.
+func unsigned(payment evm.Hash, amount money.Amount, outcome string) []byte {
+	b, _ := json.Marshal(noteOf(payment, amount, outcome)) // two hashes and an amount: cannot fail
+	return b
 }

@@ -129,9 +129,13 @@ func (pw *Paywall) abandon(ctx context.Context, vf *verifier, p purchase.Purchas
 		// The clearing house may have certified it without our hearing of it, so it gets a note as well.
 		p.State, p.Charged, p.Outcome = purchase.Void, money.Amount{}, expired
 	case purchase.Pending:
-		p.State = purchase.Committed
-		if p.Charged.IsZero() {
-			p.State = purchase.Void
+		var note guarantee.Note
+		if err := json.Unmarshal(p.Proof, &note); err != nil {
+			return p, x402.Errorf("internal", "purchase %s: note to be signed: %w", p.ID, err)
+		}
+		p.State, p.Charged = purchase.Void, note.Amount
+		if !note.Amount.IsZero() {
+			p.State = purchase.Committed
 		}
 	}
 	if p.Charged.Less(p.Cap) && pw.cfg.Signer != nil {

@@ -144,6 +144,9 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
+// Memory returns a book that forgets everything when the process ends, for tests and development.
+func Memory() purchase.Book { return purchase.NewMemory() }
+
 func (pw *Paywall) readPayee() error {
 	switch {
 	case pw.cfg.PayTo == "" && pw.cfg.Signer == nil:

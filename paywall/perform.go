@@ -82,11 +82,15 @@ func (v *visit) perform(ctx context.Context, vf *verifier, cert guarantee.Certif
 		}
 		p.Proof, receipt.note = note, note
 	}
-	receipt.success, receipt.amount, receipt.outcome = final == purchase.Committed, &p.Charged, p.Outcome
+	charged := p.Charged
+	receipt.success, receipt.amount, receipt.outcome = final == purchase.Committed, &charged, p.Outcome
 	extra := receipt.header()
 	makePrivate(rec.header)
-	if final == purchase.Committed {
+	switch p.State {
+	case purchase.Committed:
 		p.Answer = rec.answer(extra)
+	case purchase.Pending:
+		p.Charged, p.Proof = money.Amount{}, unsigned(p.Payment, charged, p.Outcome)
 	}
 	if err := pw.cfg.Purchases.Finish(ctx, p); err != nil {
 		pw.log.Error("cannot write down how a purchase ended", "purchase", p.ID, "error", err)
@@ -100,11 +104,11 @@ func (v *visit) perform(ctx context.Context, vf *verifier, cert guarantee.Certif
 		pw.poke()
 	}
 
-	v.event.Kind, v.event.Code, v.event.Status, v.event.Charged = Paid, p.Outcome, rec.status, p.Charged
+	v.event.Kind, v.event.Code, v.event.Status, v.event.Charged = Paid, p.Outcome, rec.status, charged
 	if final == purchase.Void {
 		v.event.Kind = NotCharged
 	}
-	pw.log.Info("purchase ended", "purchase", p.ID, "state", p.State, "charged", p.Charged, "asset", a.token.Symbol, "outcome", p.Outcome, "elapsed", done.Sub(began))
+	pw.log.Info("purchase ended", "purchase", p.ID, "state", p.State, "charged", charged, "asset", a.token.Symbol, "outcome", p.Outcome, "elapsed", done.Sub(began))
 	if panicked != nil && instead == nil {
 		panic(panicked) // the connection ends as the handler wanted
 	}

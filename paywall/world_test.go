@@ -137,22 +137,21 @@ func (h *house) owed() money.Amount {
 
 // book is a book in memory. Its fail hook runs before each change.
 type book struct {
-	mu     sync.Mutex
-	rows   map[string]purchase.Purchase // guarded by mu
-	order  []string                     // guarded by mu
-	fail   func(method string, p purchase.Purchase) error
-	secret [32]byte
+	*purchase.Memory
+
+	mu   sync.Mutex
+	ids  []string                                       // guarded by mu
+	fail func(method string, p purchase.Purchase) error // guarded by mu
 }
 
-func newBook() *book {
-	b := &book{rows: make(map[string]purchase.Purchase)}
-	_, _ = rand.Read(b.secret[:])
-	return b
-}
+func newBook() *book { return &book{Memory: purchase.NewMemory()} }
 
 func (b *book) check(method string, p purchase.Purchase) error {
-	if b.fail != nil {
-		return b.fail(method, p)
+	b.mu.Lock()
+	fail := b.fail
+	b.mu.Unlock()
+	if fail != nil {
+		return fail(method, p)
 	}
 	return nil
 }
@@ -163,111 +162,58 @@ func (b *book) set(fail func(method string, p purchase.Purchase) error) {
 	b.fail = fail
 }
 
-func (b *book) Reserve(_ context.Context, p purchase.Purchase) (purchase.Purchase, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (b *book) Reserve(ctx context.Context, p purchase.Purchase) (purchase.Purchase, error) {
 	if err := b.check("reserve", p); err != nil {
 		return purchase.Purchase{}, err
 	}
-	for _, old := range b.rows {
-		if old.Payment == p.Payment || old.ID == p.ID {
-			return old, purchase.ErrTaken
-		}
+	got, err := b.Memory.Reserve(ctx, p)
+	if err == nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.ids = append(b.ids, p.ID)
 	}
-	b.rows[p.ID], b.order = p, append(b.order, p.ID)
-	return p, nil
+	return got, err
 }
 
-func (b *book) Run(_ context.Context, id string, certificate []byte, at time.Time) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	p, ok := b.rows[id]
-	if err := b.check("run", p); err != nil {
+func (b *book) Run(ctx context.Context, id string, certificate []byte, at time.Time) error {
+	if err := b.check("run", purchase.Purchase{ID: id}); err != nil {
 		return err
 	}
-	if !ok || p.State != purchase.Reserved {
-		return purchase.ErrState
-	}
-	p.State, p.Certificate, p.RunAt = purchase.Running, certificate, at
-	b.rows[id] = p
-	return nil
+	return b.Memory.Run(ctx, id, certificate, at)
 }
 
-func (b *book) Finish(_ context.Context, f purchase.Purchase) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.check("finish", f); err != nil {
+func (b *book) Finish(ctx context.Context, p purchase.Purchase) error {
+	if err := b.check("finish", p); err != nil {
 		return err
 	}
-	p, ok := b.rows[f.ID]
-	if !ok || p.State.Final() {
-		return purchase.ErrState
-	}
-	p.State, p.Charged, p.Units, p.Cost, p.Downstream, p.Outcome, p.Proof, p.DoneAt, p.Answer =
-		f.State, f.Charged, f.Units, f.Cost, f.Downstream, f.Outcome, f.Proof, f.DoneAt, f.Answer
-	b.rows[f.ID] = p
-	return nil
+	return b.Memory.Finish(ctx, p)
 }
 
-func (b *book) Find(_ context.Context, payment evm.Hash) (purchase.Purchase, bool, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (b *book) Find(ctx context.Context, payment evm.Hash) (purchase.Purchase, bool, error) {
 	if err := b.check("find", purchase.Purchase{}); err != nil {
 		return purchase.Purchase{}, false, err
 	}
-	for _, p := range b.rows {
-		if p.Payment == payment {
-			return p, true, nil
-		}
-	}
-	return purchase.Purchase{}, false, nil
+	return b.Memory.Find(ctx, payment)
 }
 
-func (b *book) FindID(_ context.Context, id string) (purchase.Purchase, bool, error) {
+// count returns how many purchases were ever reserved.
+func (b *book) count() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p, ok := b.rows[id]
-	return p, ok, nil
+	return len(b.ids)
 }
-
-func (b *book) list(limit int, want func(purchase.Purchase) bool) (out []purchase.Purchase) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, id := range b.order {
-		if p := b.rows[id]; want(p) && len(out) < limit {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-func (b *book) Unfinished(context.Context) ([]purchase.Purchase, error) {
-	return b.list(1<<30, func(p purchase.Purchase) bool { return !p.State.Final() }), nil
-}
-
-func (b *book) Undelivered(_ context.Context, limit int) ([]purchase.Purchase, error) {
-	return b.list(limit, func(p purchase.Purchase) bool { return p.State.Final() && len(p.Proof) > 0 && !p.ProofDone }), nil
-}
-
-func (b *book) Delivered(_ context.Context, id string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	p := b.rows[id]
-	p.ProofDone = true
-	b.rows[id] = p
-	return nil
-}
-
-func (b *book) Secret(context.Context) ([32]byte, error) { return b.secret, nil }
 
 // only returns the one purchase of the book.
 func (b *book) only(t *testing.T) purchase.Purchase {
 	t.Helper()
-	all := b.list(1<<30, func(purchase.Purchase) bool { return true })
-	if len(all) != 1 {
-		t.Fatalf("%d purchases in the book, want 1", len(all))
+	if n := b.count(); n != 1 {
+		t.Fatalf("%d purchases in the book, want 1", n)
 	}
-	return all[0]
+	p, ok, err := b.FindID(context.Background(), b.ids[0])
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	return p
 }
 
 // world is a seller, a buyer and a clearing house in one process.
