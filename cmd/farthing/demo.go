@@ -10,7 +10,7 @@ import (
 
 type demoCmd struct {
 	Once     bool   `help:"Run one complete cycle, print what it came to, and end. Exit 0 only if all of it held."`
-	Payments int    `default:"2000" help:"Paid requests in the first cycle." placeholder:"N"`
+	Payments int    `default:"1000" help:"Paid requests in the first cycle." placeholder:"N"`
 	Buyers   int    `default:"8" help:"Buyers; the last one will not pay." placeholder:"N"`
 	Sellers  int    `default:"3" help:"Sellers, each with an API of its own: weather, text, records, and so on round." placeholder:"N"`
 	Listen   string `default:"127.0.0.1:4020" help:"Where the first seller sells; another port is taken if this one is not free." placeholder:"HOST:PORT"`

@@ -82,8 +82,9 @@ type buyer struct {
 // demoDeposit is each buyer's collateral: five dollars.
 var demoDeposit = money.Units(5_000_000)
 
-// settleMargin is how long the first cycle waits, in seconds, until contracts and collateral are there.
-const settleMargin = 4
+// settleMargin is how long before the first cycle, in seconds, the contracts are deployed. Collateral takes another
+// second or two; the cycle is that much longer than its payments need.
+const settleMargin = 2
 
 // build starts everything. The first cycle is long enough for the payments that are asked for.
 func (c *demoCmd) build(r *run, dir string) (w *world, err error) {
@@ -108,7 +109,7 @@ func (c *demoCmd) build(r *run, dir string) (w *world, err error) {
 		return w, err
 	}
 	length := devTimes
-	length.Schedule.Length = uint32(4 + c.Payments/500)
+	length.Schedule.Length = uint32(3 + (c.Payments+399)/400)
 	// The withdrawal delay outlasts every road that an obligation can take, and an eighth of itself.
 	length.WithdrawalDelay = uint64(4*length.Schedule.Length+30) * 8 / 7 * 5 / 4
 	authority, err := devAuthority(filepath.Join(dir, "bls.json"))
