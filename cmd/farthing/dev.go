@@ -33,7 +33,7 @@ type devState struct {
 // devStack is the chain and clearing house that a development process uses, its own or another's.
 type devStack struct {
 	devState
-	Deployment deployment
+	Deployment deployment // of its own house
 	ownHouse   *house
 	ownChain   *devchain.Chain
 	workers    *errgroup.Group
@@ -124,14 +124,14 @@ func (r *run) startDev(listen string) (*devStack, error) {
 			}
 			d.ownChain, live.Chain = own, own.URL()
 		}
-		dir, err := r.devFolder(live.Chain)
-		if err != nil {
-			return err
-		}
-		if d.Deployment, err = r.devDeployment(live.Chain, dir); err != nil {
-			return err
-		}
 		if live.House == "" {
+			dir, err := r.devFolder(live.Chain)
+			if err != nil {
+				return err
+			}
+			if d.Deployment, err = r.devDeployment(live.Chain, dir); err != nil {
+				return err
+			}
 			if err := r.startDevHouse(d, live.Chain, dir, listen); err != nil {
 				return err
 			}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/hex"
 	"fmt"
 
+	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/devchain"
 )
 
@@ -26,13 +28,18 @@ func (c *devchainCmd) Run(r *run) error {
 			return err
 		}
 	}
-	accounts := make([]string, 0, 10)
+	type account struct {
+		Address evm.Address `json:"address"`
+		Key     string      `json:"key"` // everyone knows it
+	}
+	var accounts []account
 	for _, key := range devchain.Accounts() {
-		accounts = append(accounts, key.Address().String())
+		accounts = append(accounts, account{key.Address(), hex.EncodeToString(key.Bytes())})
 	}
 	r.say("development chain %d at %s, a block each second. Money is not real, keys are known to everyone. Ctrl-C stops", c.ChainID, node.URL())
 	if err := r.emit(map[string]any{"url": node.URL(), "chainId": c.ChainID, "testDollar": devchain.TestDollar, "accounts": accounts},
-		"url         %s\ntest dollar %s\naccounts    %s … (10, mnemonic test test … junk)\n", node.URL(), devchain.TestDollar, accounts[0]); err != nil {
+		"url         %s\ntest dollar %s\naccount 1   %s, key %s\n            ten in all, of the mnemonic test test … junk; --json lists them\n",
+		node.URL(), devchain.TestDollar, accounts[1].Address, accounts[1].Key); err != nil {
 		return err
 	}
 	<-r.ctx.Done()

@@ -262,7 +262,11 @@ func (c *getCmd) answer(r *run, p *payer.Payer, resp *http.Response) error {
 		if left, err := p.Left(); err == nil && left.Today != nil {
 			line += fmt.Sprintf(" · budget left %s today", left.Today)
 		}
-		r.say("%s · receipt: farthing get --receipt %s", line, receipt.ID)
+		dev := ""
+		if r.cli.Dev {
+			dev = "--dev "
+		}
+		r.say("%s · receipt: farthing get %s--receipt %s", line, dev, receipt.ID)
 	}
 	if copyErr != nil {
 		if paid && receipt.State == payer.Charged {

@@ -48,6 +48,14 @@ func (c *serveCmd) Run(r *run) error {
 	if err != nil {
 		return err
 	}
+	if isDev { // processes with --dev find it
+		if err := r.withDevLock(func(path string, s *devState) error {
+			s.Chain, s.House = c.RPCURL, h.URL
+			return s.save(path)
+		}); err != nil {
+			return err
+		}
+	}
 	if err := c.announce(r, h); err != nil {
 		return err
 	}
