@@ -3,7 +3,6 @@ package paywall
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -284,8 +283,4 @@ func (pw *Paywall) join(payment evm.Hash) (leave func(), others <-chan struct{})
 		delete(pw.flights, payment)
 		close(flight)
 	}, nil
-}
-
-func (pw *Paywall) describe(token network.Token) string {
-	return fmt.Sprintf("%s on %s", token.Symbol, pw.chain.Name)
 }
