@@ -91,13 +91,12 @@ func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
 	}
 	charged, err := money.ParseAmount(receipt.Amount)
 	switch {
-	case !receipt.Success:
-		r.State, r.Charged, r.Code = Void, money.Amount{}, receipt.ErrorReason
-		if err == nil && !charged.IsZero() { // charged although it failed
-			r.State, r.Charged = Charged, money.Min(charged, r.Amount)
-		}
-	case err == nil:
+	case err == nil && !charged.IsZero(): // perhaps although the work failed
 		r.Charged = money.Min(charged, r.Amount)
+	case !receipt.Success && (err == nil || receipt.ErrorReason != ""):
+		r.State, r.Charged, r.Code = Void, money.Amount{}, clip(receipt.ErrorReason)
+	case err == nil:
+		r.Charged = money.Amount{}
 	}
 	r.prove(receipt.Extra["note"])
 }
