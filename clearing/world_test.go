@@ -91,13 +91,36 @@ func party(i int) evm.Address { return testKeys[i].Address() }
 
 func at(seconds uint64) time.Time { return time.Unix(int64(seconds), 0) }
 
-// mine makes a block at a time in which every queued call is executed, and applies it on both streams.
+// mine makes a block at a time in which every queued call is executed, and applies it on both streams. Each time a reorg
+// puts the same events into another block first: what they changed must be taken back to the byte.
 func (w *world) mine(t uint64) Block {
 	w.Helper()
 	b, events := w.chain.block(t, w.memory)
+	if b.Number > 1 { // some block must stay
+		other := b
+		other.Hash[0] ^= 1
+		before := w.memory.dump()
+		for _, s := range []Stream{Head, Confirmed} {
+			w.apply(s, other, events)
+		}
+		for _, s := range []Stream{Confirmed, Head} {
+			if err := w.Unwind(context.Background(), s, b.Number-1); err != nil {
+				w.Fatal(err)
+			}
+		}
+		if after := w.memory.dump(); after != before {
+			w.Fatalf("not taken back:\n%s\nwant\n%s", diff(after, before), diff(before, after))
+		}
+	}
 	w.apply(Head, b, events)
 	w.apply(Confirmed, b, events)
 	return b
+}
+
+// diff returns the lines of a that b has not.
+func diff(a, b string) string {
+	have := strings.Split(b, "\n")
+	return strings.Join(slices.DeleteFunc(strings.Split(a, "\n"), func(l string) bool { return slices.Contains(have, l) }), "\n")
 }
 
 func (w *world) apply(s Stream, b Block, events []Event) {
