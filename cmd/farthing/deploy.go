@@ -41,8 +41,8 @@ func (d deployment) guarantees() guarantee.Deployment {
 }
 
 // chain is the network that the deployment lives on, with its own token where it deployed one.
-func (d deployment) chain() network.Chain {
-	c, ok := network.ByID(d.ChainID)
+func (d deployment) chain(all network.Registry) network.Chain {
+	c, ok := all.ByID(d.ChainID)
 	if !ok {
 		c = network.Chain{ID: d.ChainID, Name: d.Network, Native: "ETH", Depth: 12}
 	}
@@ -157,9 +157,13 @@ func (r *run) dial(url string) (*chain.Client, error) {
 
 // chainOf is the network that a node serves; it must be the one that --network names, if that names one.
 func (r *run) chainOf(client *chain.Client) (network.Chain, error) {
-	served, known := network.ByID(client.ChainID())
+	all, err := r.networks()
+	if err != nil {
+		return network.Chain{}, err
+	}
+	served, known := all.ByID(client.ChainID())
 	if name := r.cli.Network; name != "" {
-		want, err := network.Lookup(name)
+		want, err := all.Lookup(name)
 		if err != nil {
 			return network.Chain{}, err
 		}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/paywall"
@@ -77,8 +78,12 @@ func (c *gateCmd) Run(r *run) error {
 		return err
 	}
 	defer db.Close()
+	networks, err := c.networks(r, file)
+	if err != nil {
+		return err
+	}
 	config := paywall.Config{
-		PayTo: file.PayTo, Network: file.Network, ClearingHouse: file.ClearingHouse, Purchases: db.Purchases(), Signer: key,
+		Networks: networks, PayTo: file.PayTo, Network: file.Network, ClearingHouse: file.ClearingHouse, Purchases: db.Purchases(), Signer: key,
 		Accept: file.Accept, BaseURL: c.BaseURL, Now: r.Now, Log: r.log, OnSale: r.saleLines(), DevNote: note,
 	}
 	if c.Shared {
@@ -118,6 +123,29 @@ func (c *gateCmd) Run(r *run) error {
 		go c.watch(r, gate)
 	}
 	return serveUntil(r.ctx, listener, gate, r.log)
+}
+
+// networks are the chains and tokens that prices can be paid in: with a clearing house on the development chain, the
+// tokens that it clears.
+func (c *gateCmd) networks(r *run, file gateFile) (*network.Registry, error) {
+	all, err := r.networks()
+	if err != nil {
+		return nil, err
+	}
+	house, err := client.New(file.ClearingHouse)
+	if err != nil {
+		return nil, err
+	}
+	params, err := house.Params(r.ctx)
+	if err != nil || params.Deployment.ChainID != mustChain("dev").ID {
+		return &all, nil // the house need not be up yet
+	}
+	tokens, err := house.Tokens(r.ctx)
+	if err != nil {
+		return &all, nil
+	}
+	all, err = clearedOn(all, houseChain(all, params.Deployment.ChainID, tokens))
+	return &all, err
 }
 
 // read makes the price list of the flags or of the file. Flags stand above the file.
@@ -272,9 +300,9 @@ func (c *gateCmd) watch(r *run, gate *paywall.Gate) {
 
 func (c *gateCmd) announce(r *run, file gateFile, address string, payee evm.Address, created bool, note string) {
 	began := time.Now()
-	client := &http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	probe := &http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answers := "does not answer yet"
-	if resp, err := client.Get(file.Upstream); err == nil {
+	if resp, err := probe.Get(file.Upstream); err == nil {
 		resp.Body.Close()
 		answers = fmt.Sprintf("answers, %d ms", max(1, time.Since(began).Milliseconds()))
 	}
@@ -367,7 +395,11 @@ func (c *initCmd) Run(r *run) error {
 	if name == "" {
 		name = "base-sepolia"
 	}
-	on, err := network.Lookup(name)
+	all, err := r.networks()
+	if err != nil {
+		return err
+	}
+	on, err := all.Lookup(name)
 	if err != nil {
 		return err
 	}

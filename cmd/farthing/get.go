@@ -14,7 +14,6 @@ import (
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
-	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/payer"
 	"github.com/farthing402/farthing/x402"
 )
@@ -109,6 +108,11 @@ func (c *getCmd) payer(r *run) (*payer.Payer, error) {
 	if name := r.cli.Network; name != "" {
 		config.Networks = []string{name}
 	}
+	all, err := r.networks()
+	if err != nil {
+		return nil, err
+	}
+	config.Registry = &all
 	key, err := r.ownKey("buyer")
 	if err != nil {
 		return nil, err
@@ -125,11 +129,9 @@ func (c *getCmd) payer(r *run) (*payer.Payer, error) {
 			return nil, err
 		}
 		config.ClearingHouse, config.Networks = v.House.URL(), []string{v.Chain.Name}
-		registry := network.Known()
-		if err := registry.Add(network.Chain{ID: v.Chain.ID, Name: v.Chain.Name, Tokens: missing(v.Chain)}); err != nil {
+		if all, err = clearedOn(all, v.Chain); err != nil {
 			return nil, err
 		}
-		config.Registry = &registry
 	}
 	if config.Journal == "" {
 		name := []string{"purchases.journal"}
@@ -147,17 +149,6 @@ func (c *getCmd) payer(r *run) (*payer.Payer, error) {
 		return nil, misuse("which clearing house holds your collateral?").hint("--clearing-house URL, or FARTHING_CLEARING_HOUSE; --dev for the one on this machine")
 	}
 	return payer.New(config)
-}
-
-// missing returns a chain's tokens that the registry that ships does not have.
-func missing(c network.Chain) (tokens []network.Token) {
-	known, _ := network.ByID(c.ID)
-	for _, t := range c.Tokens {
-		if _, err := known.Token(t.Address.String()); err != nil {
-			tokens = append(tokens, t)
-		}
-	}
-	return tokens
 }
 
 // devFunds sees to it that a development buyer has collateral, and that the clearing house counts it.

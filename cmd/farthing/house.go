@@ -14,6 +14,7 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/store"
 )
 
@@ -212,10 +213,10 @@ func (h *house) close() {
 	}
 }
 
-// depth is how deep a block must lie on a network before it counts, unless told.
-func (r *run) depth(d deployment, told int) uint64 {
+// depthOf is how deep a block must lie on a network before it counts, unless told.
+func depthOf(on network.Chain, told int) uint64 {
 	if told >= 0 {
 		return uint64(told)
 	}
-	return d.chain().Depth
+	return on.Depth
 }

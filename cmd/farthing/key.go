@@ -192,3 +192,12 @@ func (r *run) ownAddress(role string) (evm.Address, error) {
 	}
 	return address, nil
 }
+
+// ownKey is the key of a person with this role: --key, or with --dev one that is made for the role.
+func (r *run) ownKey(role string) (*evm.PrivateKey, error) {
+	if r.cli.Dev {
+		key, _, err := r.devKey(role)
+		return key, err
+	}
+	return r.signer()
+}

@@ -26,7 +26,12 @@ func (c *serveCmd) Run(r *run) error {
 	if err != nil {
 		return fail("config_invalid", "%v", err).hint("farthing deploy writes deployment.json; name it with --deployment")
 	}
-	key, err := r.operatorKey(d.chain())
+	all, err := r.networks()
+	if err != nil {
+		return err
+	}
+	on := d.chain(all)
+	key, err := r.operatorKey(on)
 	if err != nil {
 		return err
 	}
@@ -42,7 +47,7 @@ func (c *serveCmd) Run(r *run) error {
 		}
 	}
 	h, err := openHouse(r.ctx, houseConfig{
-		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: r.depth(d, c.Depth),
+		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: depthOf(on, c.Depth),
 		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log,
 	})
 	if err != nil {
@@ -87,7 +92,7 @@ func (c *serveCmd) announce(r *run, h *house) error {
 	}
 	s := schedules[len(schedules)-1]
 	seconds := func(n uint32) string { return (time.Duration(n) * time.Second).String() }
-	r.say("clearing house at %s, operator %s, %s on %s", h.URL, d.Operator, d.Assets[0].Symbol, d.chain())
+	r.say("clearing house at %s, operator %s, %s on %s", h.URL, d.Operator, d.Assets[0].Symbol, d.Network)
 	r.say("trusts      %s for the chain; a block counts with %d on top of it", h.RPC, h.Depth)
 	r.say("gas         the operator pays for posting and sealing each cycle, sellers for collecting")
 	r.say("deadlines   cycle %s, notes until %s after it, posted %s later at the latest, challenge window %s, withdrawals %s",

@@ -82,39 +82,17 @@ func (r *run) venue(f venueFlags) (v *venue, err error) {
 		v.Close()
 		return nil, err
 	}
-	v.Chain = venueChain(v.Params.Deployment.ChainID, tokens)
+	all, err := r.networks()
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	v.Chain = houseChain(all, v.Params.Deployment.ChainID, tokens)
 	if v.Token, err = v.Chain.Token(f.Asset); err != nil {
 		v.Close()
 		return nil, err
 	}
 	return v, nil
-}
-
-// venueChain is the chain with the tokens that the house clears. What the registry knows of a token counts; a token that
-// only the house knows is no dollar unless the chain is for development.
-func venueChain(id uint64, tokens []client.Token) network.Chain {
-	c, known := network.ByID(id)
-	if !known {
-		c = network.Chain{ID: id, Name: fmt.Sprintf("eip155:%d", id), Native: "ETH", Depth: 12}
-	}
-	cleared := make([]network.Token, len(tokens))
-	for i, t := range tokens {
-		cleared[i] = network.Token{Symbol: t.Symbol, Address: t.Address, Decimals: t.Decimals, Dollar: id == mustChain("dev").ID}
-		if k, err := c.Token(t.Address.String()); err == nil {
-			cleared[i] = k
-		}
-	}
-	c.Tokens = cleared
-	return c
-}
-
-// ownKey is the key of a person with this role: --key, or with --dev one that is made for the role.
-func (r *run) ownKey(role string) (*evm.PrivateKey, error) {
-	if r.cli.Dev {
-		key, _, err := r.devKey(role)
-		return key, err
-	}
-	return r.signer()
 }
 
 // send sends calls from one key through an outbox on disk, so that a command which is cut off is finished by the next
