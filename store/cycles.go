@@ -29,20 +29,13 @@ func cycle(scan func(...any) error) (c clearing.Cycle, err error) {
 	return c, checkCycle(c)
 }
 
-// checkCycle compares what must agree.
+// checkCycle refuses a status that nobody knows, which the list of open cycles would show for ever.
 func checkCycle(c clearing.Cycle) error {
 	switch c.Status {
 	case clearing.Open, clearing.Frozen, clearing.Netted, clearing.Committed, clearing.Final, clearing.Closed, clearing.Failed:
-	default:
-		return fmt.Errorf("status %q is none", c.Status)
+		return nil
 	}
-	if c.Gross.Less(c.Total) {
-		return fmt.Errorf("net total %s is more than gross %s", c.Total, c.Gross)
-	}
-	if c.Participants < c.Debtors {
-		return fmt.Errorf("%d debtors among %d participants", c.Debtors, c.Participants)
-	}
-	return nil
+	return fmt.Errorf("status %q is none", c.Status)
 }
 
 // Cycle implements [clearing.Tx].
@@ -130,25 +123,10 @@ func position(scan func(...any) error) (p clearing.Position, err error) {
 	return p, checkPosition(p)
 }
 
-// checkPosition compares what must agree: the net amount is the difference of the gross ones, on the side of the role.
+// checkPosition refuses a role that no tree has.
 func checkPosition(p clearing.Position) error {
-	var net money.Amount
-	ok := true
-	switch p.Role {
-	case clearing.Debtor:
-		net, ok = p.Out.Sub(p.In)
-	case clearing.Creditor:
-		net, ok = p.In.Sub(p.Out)
-	case clearing.Flat:
-		ok = p.In == p.Out
-	default:
+	if p.Role > clearing.Flat {
 		return fmt.Errorf("role %d is none", p.Role)
-	}
-	switch {
-	case !ok || net != p.Amount || p.Amount.IsZero() != (p.Role == clearing.Flat):
-		return fmt.Errorf("role %d for %s is not what out %s and in %s come to", p.Role, p.Amount, p.Out, p.In)
-	case p.Amount.Less(p.Filled):
-		return fmt.Errorf("filled %s of %s", p.Filled, p.Amount)
 	}
 	return nil
 }
@@ -214,15 +192,6 @@ func (t *tx) Position(c clearing.CycleRef, generation uint64, participant evm.Ad
 // MarkPosition implements [clearing.Tx].
 func (t *tx) MarkPosition(c clearing.CycleRef, generation uint64, participant evm.Address, filled money.Amount, flags clearing.PositionFlags) error {
 	key := positionKey(c, generation, participant)
-	p, found, err := t.Position(c, generation, participant)
-	if err != nil {
-		return err
-	}
-	if p.Filled = filled; found {
-		if err := checkPosition(p); err != nil {
-			return fmt.Errorf("position %s: %w", key, err)
-		}
-	}
 	return t.change("position", key, `UPDATE position SET filled = ?, paid = ?, claimed = ?, defaulted = ?
 		WHERE asset = ? AND cycle_start = ? AND generation = ? AND participant = ?`,
 		filled, bit(flags.Paid), bit(flags.Claimed), bit(flags.Defaulted), c.Asset[:], c.Start, generation, participant[:])
