@@ -143,8 +143,8 @@ func cycleLives(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, 
 // evidence is what a purchase keeps as the proof of its payment: with both signatures the payee can be paid even if the
 // operator disappears.
 type evidence struct {
-	Guarantee   guarantee.Signed      `json:"guarantee"`
-	Certificate guarantee.Certificate `json:"certificate"`
+	Guarantee   guarantee.Signed `json:"guarantee"`
+	Certificate json.RawMessage  `json:"certificate"` // [guarantee.Certificate]
 }
 
 // signTime is how long a remote key may take. The buyer waits for it, and the worker tries again.

@@ -196,3 +196,67 @@ func TestPlainHandlersBehindStripPrefix(t *testing.T) {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }
+
+// The price went up while the clearing house was away: what was reserved at the old one, by a client that echoes no
+// quote, is neither served at it nor lost sight of.
+func TestAReservationWithoutAQuoteAfterThePriceChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.handle("GET /x", "$0.0005", hello)
+	paid := w.paid(get("/x"), func(d *draft) { d.v1 = true })
+	w.house.set(func() {
+		w.house.certify = func(guarantee.Signed) (guarantee.Certificate, error) {
+			return guarantee.Certificate{}, x402.Errorf("house_unreachable", "away")
+		}
+	})
+	w.do(paid)
+	w.house.set(func() { w.house.certify = nil })
+	w.restart("$0.0009", hello)
+	if a := w.do(paid); a.StatusCode != 402 || a.code() != "payment_mismatch" || w.book.only(t).State != purchase.Reserved {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+}
+
+func TestABuyerThatLeavesBeforeWorkBegins(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var ran atomic.Int32
+	w.handle("GET /x", "$0.0005", counting(&ran))
+	paid := w.paid(get("/x"))
+	ctx, leave := context.WithCancel(context.Background())
+	w.house.set(func() {
+		w.house.certify = func(s guarantee.Signed) (guarantee.Certificate, error) { leave(); return w.house.sign(s) }
+	})
+	r, err := http.NewRequestWithContext(ctx, "GET", w.server.URL+"/x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header, r.RequestURI = paid.header, "/x"
+	w.mux.ServeHTTP(&discard{header: http.Header{}}, r)
+	if p := w.book.only(t); p.State != purchase.Reserved || ran.Load() != 0 {
+		t.Errorf("%s, ran %d", p.State, ran.Load())
+	}
+	if a := w.do(paid); a.StatusCode != 200 || ran.Load() != 1 {
+		t.Errorf("when it is back: %d", a.StatusCode)
+	}
+}
+
+func TestTheFirstStatusCounts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.handle("GET /x", "$0.0005", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(201); rw.WriteHeader(500) })
+	if a := w.do(w.paid(get("/x"))); a.StatusCode != 201 || receiptOf(t, a).Amount != "500" {
+		t.Errorf("%d", a.StatusCode)
+	}
+}
+
+// Without the payee's key nothing can be let go, so nothing may be booked as if it were.
+func TestFailWithoutAKeyChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *paywall.Config) { c.PayTo, c.Signer = c.Signer.Address().String(), nil })
+	w.handle("GET /x", "$0.0005", func(_ http.ResponseWriter, r *http.Request) { paywall.Fail(r.Context(), "no_data") })
+	w.do(w.paid(get("/x")))
+	if p := w.book.only(t); p.State != purchase.Committed || p.Charged != w.house.owed() || p.Outcome != "no_data" {
+		t.Errorf("%s, charged %s, owed %s", p.State, p.Charged, w.house.owed())
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"runtime/debug"
 
-	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
@@ -21,9 +20,9 @@ const (
 )
 
 // perform runs the handler of a purchase that is Running and ends the purchase. ctx outlives the buyer.
-func (v *visit) perform(ctx context.Context, vf *verifier, cert guarantee.Certificate, a *agreement, p purchase.Purchase) *x402.Error {
+func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawMessage, a *agreement, p purchase.Purchase) *x402.Error {
 	pw := v.pw
-	receipt := receipt{payer: p.Payer.String(), network: p.Network, purchase: p.ID, certificate: &cert}
+	receipt := receipt{payer: p.Payer.String(), network: p.Network, purchase: p.ID, certificate: certificate}
 	rec := newRecorder(v.w, v.r, pw.cfg.AnswerBytes)
 	rec.leaving = func(h http.Header, _ int) {
 		if h.Get("Content-Length") == "" {
@@ -210,13 +209,13 @@ type receipt struct {
 	purchase       string
 	amount         *money.Amount // nil: not known yet
 	outcome        string
-	certificate    *guarantee.Certificate // nil: said before
-	note           []byte                 // the payee's signature that it takes less; the payer keeps it
+	certificate    json.RawMessage // nil: said before
+	note           []byte          // the payee's signature that it takes less; the payer keeps it
 }
 
 // header returns the receipt's headers, of both versions.
 func (r receipt) header() http.Header {
-	s := x402.SettleResponse{Success: r.success, Payer: r.payer, Network: r.network, NetworkID: r.network, Purchase: r.purchase}
+	s := x402.SettleResponse{Success: r.success, Payer: r.payer, Network: r.network, NetworkID: r.network, Purchase: r.purchase, Certificate: r.certificate}
 	if r.amount != nil {
 		s.Amount = r.amount.String()
 	}
@@ -225,9 +224,6 @@ func (r receipt) header() http.Header {
 		if s.ErrorReason == "" {
 			s.ErrorReason = "not_charged"
 		}
-	}
-	if r.certificate != nil {
-		s.Certificate, _ = json.Marshal(r.certificate)
 	}
 	if len(r.note) > 0 {
 		s.Extra = map[string]json.RawMessage{"note": r.note}

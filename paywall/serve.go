@@ -219,10 +219,9 @@ func (v *visit) reserve(ctx context.Context, vf *verifier, payment evm.Hash, a *
 	ctx = context.WithoutCancel(ctx) // a reservation that was half made helps nobody
 	var p purchase.Purchase
 	var err error
-	if a != nil && a.late == nil {
+	if a != nil {
 		p, err = book.Reserve(ctx, v.newPurchase(payment, a))
-	} else {
-		// Only what was reserved in time goes on.
+	} else { // it was found in the book, and is not to be served
 		var ok bool
 		if p, ok, err = book.Find(ctx, payment); err == nil && !ok {
 			err = errors.New("a purchase is gone")
@@ -312,7 +311,11 @@ func (v *visit) sell(vf *verifier, signed guarantee.Signed, a *agreement, p purc
 		}
 		return e
 	}
-	proof, err := json.Marshal(evidence{signed, cert})
+	certificate, err := json.Marshal(cert)
+	if err != nil {
+		return internal(err)
+	}
+	proof, err := json.Marshal(evidence{signed, certificate})
 	if err != nil {
 		return internal(err)
 	}
@@ -330,7 +333,7 @@ func (v *visit) sell(vf *verifier, signed guarantee.Signed, a *agreement, p purc
 		return bookDown(err)
 	}
 	p.State, p.Certificate = purchase.Running, proof
-	return v.perform(ctx, vf, cert, a, p)
+	return v.perform(ctx, vf, certificate, a, p)
 }
 
 // toPrice is what units come to, before any bound.

@@ -84,7 +84,7 @@ func TestStreaming(t *testing.T) {
 			}
 			resp.Header = nil
 			final, ok := x402.ReadReceipt(resp)
-			if !ok || final.Amount != "300" || resp.Trailer.Get("X-Sum") != "3" {
+			if !ok || final.Amount != "300" || resp.Trailer.Get("X-Sum") != "3" || len(resp.Trailer["Payment-Response"]) != 1 {
 				t.Errorf("trailers %v", resp.Trailer)
 			}
 			if again := w.do(paid); again.body != all.String() || receiptOf(t, again).Amount != "300" {

@@ -218,7 +218,7 @@ func (b *book) only(t *testing.T) purchase.Purchase {
 
 // world is a seller, a buyer and a clearing house in one process.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	house  *house
 	book   *book
 	clock  *clock
@@ -234,7 +234,7 @@ type world struct {
 	events []paywall.Event // guarded by mu
 }
 
-func key(t *testing.T) *evm.PrivateKey {
+func key(t testing.TB) *evm.PrivateKey {
 	t.Helper()
 	k, err := evm.GenerateKey()
 	if err != nil {
@@ -243,7 +243,7 @@ func key(t *testing.T) *evm.PrivateKey {
 	return k
 }
 
-func newWorld(t *testing.T, changes ...func(*paywall.Config)) *world {
+func newWorld(t testing.TB, changes ...func(*paywall.Config)) *world {
 	t.Helper()
 	chain, err := network.Lookup("base-sepolia")
 	if err != nil {
