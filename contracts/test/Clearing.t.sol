@@ -271,6 +271,20 @@ contract ClearingTest is Base {
         eq(vault.bond(asset), 80, "20 of the bond");
     }
 
+    function test_a_limit_that_waits_for_nothing_holds_too() public {
+        fund(alice, 1000);
+        fundBond(100);
+        vm.prank(alice);
+        vault.setLimitPerCycle(asset, 50);
+        uint64 later = START + 96;
+        vm.warp(later);
+        vm.prank(alice);
+        vault.setLimitPerCycle(asset, 60); // higher, and no cycle under the old limit is left
+        sealCycle(later, three());
+        eq(held(alice), 940, "60 of her own");
+        eq(vault.bond(asset), 90, "10 of the bond");
+    }
+
     function test_bond_minimum_at_the_seal() public {
         fund(alice, 1000);
         vm.prank(operator);
