@@ -38,10 +38,10 @@ func (v *visit) replay(p purchase.Purchase) {
 // refuse answers with an error. A code of status 402 comes with terms, so that the buyer can pay right away.
 func (v *visit) refuse(e *x402.Error) {
 	v.event.Code, v.event.Message = e.Code, e.Error()
-	if e.Code == "internal" {
-		v.pw.log.Error("internal error", "route", v.name(), "error", e.Err)
-	}
 	status := e.Reason().Status
+	if status >= http.StatusInternalServerError {
+		v.pw.log.Warn("request not served", "route", v.name(), "code", e.Code, "error", e, "cause", e.Err)
+	}
 	if status == http.StatusPaymentRequired {
 		other := v.demand(e)
 		if other == nil {

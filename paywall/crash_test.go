@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,7 +125,7 @@ func TestABookThatFails(t *testing.T) {
 	w.handle("GET /x", "$0.0005", counting(&ran))
 	paid := w.paid(get("/x"))
 	w.book.set(func(string, purchase.Purchase) error { return errBook })
-	if a := w.do(paid); a.StatusCode != 503 || a.code() != "book_unavailable" || ran.Load() != 0 || w.house.asked != 0 {
+	if a := w.do(paid); a.StatusCode != 503 || a.code() != "book_unavailable" || strings.Contains(a.body, "fire") || ran.Load() != 0 || w.house.asked != 0 {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	w.clock.advance(2 * time.Minute) // the quote is over, so the book is asked whether it knows the payment

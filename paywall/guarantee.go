@@ -83,7 +83,7 @@ func (pw *Paywall) certify(ctx context.Context, v *verifier, s guarantee.Signed)
 	if err != nil {
 		var e *x402.Error
 		if !errors.As(err, &e) {
-			e = x402.Errorf("house_unreachable", "cannot certify payments: %w", err)
+			e = &x402.Error{Code: "house_unreachable", Message: "cannot certify payments: the clearing house does not answer", Err: err}
 		}
 		return guarantee.Certificate{}, e
 	}

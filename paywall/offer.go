@@ -71,8 +71,11 @@ func (v *visit) offers() ([]offer, error) {
 	if t.price.Free() {
 		return nil, nil
 	}
-	if measuredLater(t.price) && t.upTo == nil {
+	switch {
+	case measuredLater(t.price) && t.upTo == nil:
 		return nil, x402.Errorf("price_invalid", "%s: measured after the work, and up_to does not say what the buyer signs", t.price)
+	case measuredLater(t.price) && v.completion == purchase.BeforeWork:
+		return nil, x402.Errorf("price_invalid", "%s: measured after the work, and charged before it", t.price)
 	}
 	list := make([]offer, 0, len(v.pw.assets))
 	for _, token := range v.pw.assets {

@@ -22,14 +22,14 @@ const (
 // perform runs the handler of a purchase that is Running and ends the purchase. ctx outlives the buyer.
 func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawMessage, a *agreement, p purchase.Purchase) *x402.Error {
 	pw := v.pw
-	receipt := receipt{payer: p.Payer.String(), network: p.Network, purchase: p.ID, certificate: certificate}
+	slip := receipt{payer: p.Payer.String(), network: p.Network, purchase: p.ID, certificate: certificate}
 	rec := newRecorder(v.w, v.r, pw.cfg.AnswerBytes)
-	rec.leaving = func(h http.Header, _ int) {
+	rec.leaving = func(h http.Header) {
 		if h.Get("Content-Length") == "" {
 			h.Add("Trailer", http.CanonicalHeaderKey(x402.HeaderResponse))
 			h.Add("Trailer", http.CanonicalHeaderKey(x402.HeaderXResponse))
 		}
-		early := receipt
+		early := slip
 		early.success = true
 		if purchase.Completion(a.quote.Completion) == purchase.BeforeWork {
 			early.amount = &p.Cap
@@ -41,55 +41,66 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 	wk := &work{id: p.ID}
 	began := pw.cfg.Now()
 	panicked, stack := runHandler(v.handler, rec, v.fresh(context.WithValue(v.r.Context(), workKey{}, wk)))
-	done := pw.cfg.Now()
+	p.DoneAt = pw.cfg.Now()
 	if rec.status == 0 && panicked == nil {
 		rec.WriteHeader(http.StatusOK)
 	}
-
-	said := wk.close()
-	w, units := v.judge(a, said, rec, panicked, Exchange{
-		Request: v.r, BytesIn: uint64(len(v.body)), BytesOut: rec.size, Elapsed: done.Sub(began),
-		Status: rec.status, Header: rec.header, Body: rec.body, Whole: rec.whole(),
-	})
-	p.State, p.Charged, p.Outcome = w.Verdict()
-	p.Units, p.Cost, p.Downstream, p.DoneAt = units, said.cost, said.downstream, done
 	if panicked != nil && panicked != http.ErrAbortHandler {
 		pw.log.Error("handler panicked", "route", v.name(), "purchase", p.ID, "panic", fmt.Sprint(panicked), "stack", string(stack))
 	}
 
-	// The handler's answer stands unless there is none, or it is one that should have been charged and could not be.
-	var instead *x402.Error
-	switch {
-	case rec.left:
-	case panicked != nil:
-		instead = v.failed(p)
-	case p.State == purchase.Void && p.Outcome == purchase.MeterMissing:
-		instead = x402.Errorf(purchase.MeterMissing, "the answer does not say how much was used")
-	}
-	if instead != nil {
-		rec.drop()
-		x402.WriteError(rec, instead)
-	}
+	said := wk.close()
+	w, units := v.judge(a, said, rec, panicked, Exchange{
+		Request: v.r, BytesIn: uint64(len(v.body)), BytesOut: rec.size, Elapsed: p.DoneAt.Sub(began),
+		Status: rec.status, Header: rec.header, Body: rec.body, Whole: rec.whole(),
+	})
+	p.State, p.Charged, p.Outcome = w.Verdict()
+	p.Units, p.Cost, p.Downstream = units, said.cost, said.downstream
 
-	final := p.State
-	if p.Charged.Less(p.Cap) && pw.cfg.Signer != nil {
-		note, err := pw.lower(ctx, vf, p.Payment, p.Charged, p.Outcome)
+	// The handler's answer stands unless there is none, or it is one that should have been charged and could not be.
+	if !rec.left {
+		var instead *x402.Error
+		switch {
+		case panicked != nil:
+			instead = v.failed(p)
+		case p.State == purchase.Void && p.Outcome == purchase.MeterMissing:
+			instead = x402.Errorf(purchase.MeterMissing, "the answer does not say how much was used")
+		}
+		if instead != nil {
+			panicked = nil
+			rec.drop()
+			x402.WriteError(rec, instead)
+		}
+	}
+	if e := v.conclude(ctx, vf, rec, slip, p); e != nil {
+		return e
+	}
+	if panicked != nil {
+		panic(panicked) // the connection ends as the handler wanted
+	}
+	return nil
+}
+
+// conclude writes down how a purchase ended, with the payee's signature if that is less than was promised, and then lets
+// the answer and its receipt go.
+func (v *visit) conclude(ctx context.Context, vf *verifier, rec *recorder, slip receipt, p purchase.Purchase) *x402.Error {
+	pw, final, charged := v.pw, p.State, p.Charged
+	if charged.Less(p.Cap) && pw.cfg.Signer != nil {
+		note, err := pw.lower(ctx, vf, p.Payment, charged, p.Outcome)
 		if err != nil {
 			// Until the note is signed the whole amount is owed, so it is not over yet.
 			pw.log.Error("cannot sign that less is charged; trying again later", "purchase", p.ID, "error", err)
-			p.State = purchase.Pending
+			p.State, p.Charged = purchase.Pending, money.Amount{}
+			p.Proof = unsigned(p.Payment, charged, p.Outcome)
+		} else {
+			p.Proof, slip.note = note, note
 		}
-		p.Proof, receipt.note = note, note
 	}
-	charged := p.Charged
-	receipt.success, receipt.amount, receipt.outcome = final == purchase.Committed, &charged, p.Outcome
-	extra := receipt.header()
+	slip.success, slip.amount, slip.outcome = final == purchase.Committed, &charged, p.Outcome
+	extra := slip.header()
 	makePrivate(rec.header)
-	switch p.State {
-	case purchase.Committed:
+	if p.State == purchase.Committed {
 		p.Answer = rec.answer(extra)
-	case purchase.Pending:
-		p.Charged, p.Proof = money.Amount{}, unsigned(p.Payment, charged, p.Outcome)
 	}
 	if err := pw.cfg.Purchases.Finish(ctx, p); err != nil {
 		pw.log.Error("cannot write down how a purchase ended", "purchase", p.ID, "error", err)
@@ -97,24 +108,21 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 		if rec.left {
 			panic(http.ErrAbortHandler) // an answer cut short tells the buyer to ask again
 		}
-		return x402.Errorf("settlement_pending", "purchase %s is done and could not be written down: %w", p.ID, err)
+		return &x402.Error{Code: "settlement_pending", Message: fmt.Sprintf("purchase %s is done and could not be written down", p.ID), Err: err}
 	}
-	if len(p.Proof) > 0 || p.State == purchase.Pending {
+	if len(p.Proof) > 0 {
 		pw.poke()
 	}
-
 	v.event.Kind, v.event.Code, v.event.Status, v.event.Charged = Paid, p.Outcome, rec.status, charged
 	if final == purchase.Void {
 		v.event.Kind = NotCharged
 	}
-	pw.log.Info("purchase ended", "purchase", p.ID, "state", p.State, "charged", charged, "asset", a.token.Symbol, "outcome", p.Outcome, "elapsed", done.Sub(began))
-	if panicked != nil && instead == nil {
-		panic(panicked) // the connection ends as the handler wanted
-	}
+	pw.log.Info("purchase ended", "purchase", p.ID, "state", p.State, "charged", charged, "asset", v.event.Asset.Symbol, "outcome", p.Outcome, "elapsed", p.DoneAt.Sub(v.began))
+
 	if rec.left {
 		// Go's client, for one, takes no trailers above 4 KiB, and the certificate is in the header already.
-		receipt.certificate = nil
-		extra = receipt.header()
+		slip.certificate = nil
+		extra = slip.header()
 	}
 	if err := rec.finish(extra); err != nil {
 		pw.log.Debug("buyer did not take the answer", "purchase", p.ID, "error", err)
@@ -124,16 +132,12 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 
 // runHandler runs h and returns what it panicked with.
 func runHandler(h http.Handler, w http.ResponseWriter, r *http.Request) (panicked any, stack []byte) {
-	returned := false
 	defer func() {
 		if panicked = recover(); panicked != nil {
 			stack = debug.Stack()
-		} else if !returned {
-			panicked = http.ErrAbortHandler // runtime.Goexit
 		}
 	}()
 	h.ServeHTTP(w, r)
-	returned = true
 	return nil, nil
 }
 

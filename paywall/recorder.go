@@ -20,7 +20,7 @@ type recorder struct {
 	w    http.ResponseWriter
 	kept int // bytes of the answer to keep
 	// leaving is called once, when headers leave before the handler is done. It may change them.
-	leaving func(h http.Header, status int)
+	leaving func(h http.Header)
 
 	header http.Header // the handler's
 	status int         // 0: not decided yet
@@ -123,7 +123,7 @@ func (r *recorder) leave() error {
 	h := r.w.Header()
 	copyHeader(h, withoutTrailers(r.header))
 	if r.leaving != nil {
-		r.leaving(h, r.status)
+		r.leaving(h)
 	}
 	r.w.WriteHeader(r.status)
 	if len(r.body) == 0 {
@@ -140,7 +140,7 @@ func (r *recorder) finish(extra http.Header) error {
 		r.WriteHeader(http.StatusOK)
 	}
 	if !r.left {
-		r.leaving = func(h http.Header, _ int) { copyHeader(h, extra) }
+		r.leaving = func(h http.Header) { copyHeader(h, extra) }
 		if err := r.leave(); err != nil {
 			return err
 		}

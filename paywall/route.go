@@ -156,6 +156,9 @@ func (rt *route) settle(opts []Option) {
 		}
 		rt.completion, rt.refund, rt.uncaptured = purchase.BeforeWork, "no refund", "the whole amount is charged"
 	}
+	if !canLower && rt.priceFunc == nil && measuredLater(rt.tariff.price) {
+		rt.wrong("%s: what is not used is let go by the payee's signature, which takes its key", rt.tariff.price)
+	}
 	setDefault(&rt.completion, purchase.AfterSuccess)
 	if rt.completion == purchase.BeforeWork {
 		setDefault(&rt.refund, "no refund")

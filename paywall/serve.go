@@ -201,7 +201,7 @@ func inProgress() *x402.Error {
 }
 
 func bookDown(err error) *x402.Error {
-	return x402.Errorf("book_unavailable", "the seller's book of purchases does not answer: %w", err)
+	return &x402.Error{Code: "book_unavailable", Message: "the seller's book of purchases does not answer", Err: err}
 }
 
 // internal makes an [*x402.Error] of any error; what it does not know is for the operator only.
