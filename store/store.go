@@ -26,9 +26,10 @@ type Store struct {
 	dialect        *dialect
 	answerBytesMax int
 
-	writer group
-	// readers holds a place for each read that may run: a connection that is idle, or nil if none is open yet.
-	readers chan *session
+	writer  group
+	reading chan struct{} // holds one element for each read that runs
+	mu      sync.Mutex
+	idle    []*session // guarded by mu; readers, the one used last is used next, since its cache is warm
 	reads   *sql.DB
 	writes  *sql.DB
 	owner   *lease // nil without Exclusive
@@ -74,11 +75,8 @@ func open(ctx context.Context, path string, o options) (_ *Store, err error) {
 	if err := create(path); err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, dialect: &sqliteDialect, answerBytesMax: o.answerBytesMax, closed: make(chan struct{})}
-	s.readers = make(chan *session, readersMax)
-	for range readersMax {
-		s.readers <- nil
-	}
+	s := &Store{path: path, dialect: &sqliteDialect, answerBytesMax: o.answerBytesMax,
+		closed: make(chan struct{}), reading: make(chan struct{}, readersMax)}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
@@ -111,9 +109,10 @@ func (s *Store) Close() (err error) {
 		close(s.closed)
 		err = s.writer.close()
 		for range readersMax {
-			if idle := <-s.readers; idle != nil {
-				err = errors.Join(err, idle.close())
-			}
+			s.reading <- struct{}{} // until all reads are over
+		}
+		for _, r := range s.idle {
+			err = errors.Join(err, r.close())
 		}
 		for _, db := range []*sql.DB{s.reads, s.writes} {
 			if db != nil {
@@ -142,43 +141,55 @@ func (s *Store) write(ctx context.Context, fn func(*session) error) error {
 }
 
 // read runs fn on one snapshot.
-func (s *Store) read(ctx context.Context, fn func(*session) error) (err error) {
-	var r *session
+func (s *Store) read(ctx context.Context, fn func(*session) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case <-s.closed:
 		return ErrClosed
 	default:
 	}
 	select {
-	case r = <-s.readers:
+	case s.reading <- struct{}{}:
+		defer func() { <-s.reading }()
 	case <-s.closed:
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	sound := false // the connection can be used again
-	defer func() {
-		if r != nil && !sound {
-			_ = r.close()
-			r = nil
-		}
-		s.readers <- r
-	}()
-	if err := ctx.Err(); err != nil {
-		sound = true
+	r, err := s.takeReader()
+	if err != nil {
 		return err
 	}
-	if r == nil {
-		if r, err = newSession(s.dialect, s.reads); err != nil {
-			return err
-		}
-	}
+	defer s.putReader(r) // also when fn panics
 	if err := r.control(s.dialect.beginRead); err != nil {
 		return fmt.Errorf("begin to read: %w", err)
 	}
-	err = fn(r)
-	sound = r.control("ROLLBACK") == nil
-	return err
+	return fn(r)
+}
+
+func (s *Store) takeReader() (*session, error) {
+	s.mu.Lock()
+	if n := len(s.idle); n > 0 {
+		r := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		return r, nil
+	}
+	s.mu.Unlock()
+	return newSession(s.dialect, s.reads)
+}
+
+// putReader ends a reader's snapshot and keeps it for the next read, unless it cannot even do that.
+func (s *Store) putReader(r *session) {
+	if r.control("ROLLBACK") != nil {
+		_ = r.close()
+		return
+	}
+	s.mu.Lock()
+	s.idle = append(s.idle, r)
+	s.mu.Unlock()
 }
 
 // creating keeps a second Open in this process away from a file between its creation and the closing of the handle,

@@ -1,0 +1,294 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/farthing402/farthing/clearing"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/purchase"
+)
+
+// child is the variable that makes the test binary be another process of a test: its role and the database.
+const child = "FARTHING_STORE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if role, path, ok := strings.Cut(os.Getenv(child), " "); ok {
+		if err := roles[role](path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+var roles = map[string]func(path string) error{"load": load, "reserve": reserveSame, "own": own}
+
+// process starts the test binary in a role. It is ended with the test if it has not ended by itself.
+func process(t *testing.T, role, path string) (*exec.Cmd, io.WriteCloser, *bufio.Scanner) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), child+"="+role+" "+path)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, in, bufio.NewScanner(out)
+}
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func address(n byte) (a evm.Address) { a[0], a[19] = n, n; return a }
+
+// promise returns a guarantee that differs in everything that n can reach.
+func promise(payer, payee evm.Address, n int) clearing.Guarantee {
+	c := guarantee.Claims{
+		Payer: payer, Payee: payee, Asset: address(0xaa), ReqID: evm.Keccak256(payer[:], []byte(strconv.Itoa(n))),
+		Amount: money.Units(uint64(n)), Timestamp: uint64(noon.Unix()),
+	}
+	g := clearing.Guarantee{
+		Signed: guarantee.Signed{Claims: c, Form: guarantee.EIP712}, Digest: c.Digest(evm.Hash{1}),
+		Cycle: clearing.CycleRef{Asset: c.Asset, Start: 1000}, Payable: c.Amount, At: noon.UnixMilli(),
+	}
+	copy(g.Signed.Signature[:], g.Digest[:])
+	return g
+}
+
+func reservation(id string, payment evm.Hash) purchase.Purchase {
+	return purchase.Purchase{ID: id, Payment: payment, Cap: money.Units(5), State: purchase.Reserved, ReservedAt: noon}
+}
+
+// load writes without end, and says on stdout what is acknowledged: guarantees that raise their payer's exposure in the
+// same transaction, and purchases.
+func load(path string) error {
+	ctx := context.Background()
+	s, err := Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	failed := make(chan error, 16)
+	for worker := range 8 {
+		payer := address(byte(worker + 1))
+		wg.Go(func() {
+			for n := 1; ; n++ {
+				g := promise(payer, address(99), n)
+				err := s.Clearing().Write(ctx, func(tx clearing.Tx) error {
+					account, err := tx.Account(payer, g.Cycle.Asset)
+					if err != nil {
+						return err
+					}
+					account.Balance.DebitsPending, _ = account.Balance.DebitsPending.Add(g.Payable)
+					return errors.Join(tx.PutAccount(account), tx.AddGuarantee(g))
+				})
+				if err == nil {
+					_, err = s.Purchases().Reserve(ctx, reservation(fmt.Sprintf("p_%d_%d", worker, n), g.Digest))
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+				fmt.Println(g.Digest) // one write, so that a kill does not tear what was said
+			}
+		})
+	}
+	return <-failed
+}
+
+// A process that is killed in the middle of its writes has lost nothing that it acknowledged, and left no half of
+// anything.
+func TestKillLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
+	const enough = 300
+	path := filepath.Join(t.TempDir(), "book.db")
+	cmd, _, out := process(t, "load", path)
+	var acknowledged []evm.Hash
+	for out.Scan() {
+		h, err := evm.ParseHash(out.Text())
+		if err != nil {
+			break // the last line may be torn
+		}
+		if acknowledged = append(acknowledged, h); len(acknowledged) == enough {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err == nil || len(acknowledged) < enough {
+		t.Fatalf("ended by itself: %v after %d", err, len(acknowledged))
+	}
+
+	s := reopen(t, path)
+	for _, h := range acknowledged {
+		if _, found, err := s.Purchases().Find(t.Context(), h); !found || err != nil {
+			t.Errorf("purchase %s: %v, %v", h, found, err)
+		}
+	}
+	cycle := promise(address(1), address(99), 1).Cycle
+	if err := s.Clearing().Read(t.Context(), func(tx clearing.Tx) error {
+		for _, h := range acknowledged {
+			if _, found, err := tx.GuaranteeByDigest(h); !found || err != nil {
+				t.Errorf("guarantee %s: %v, %v", h, found, err)
+			}
+		}
+		exposed := make(map[evm.Address]money.Amount)
+		all := 0
+		for g, err := range tx.Guarantees(cycle) {
+			if err != nil {
+				return err
+			}
+			payer := g.Signed.Claims.Payer
+			exposed[payer], _ = exposed[payer].Add(g.Payable)
+			all++
+		}
+		for payer, sum := range exposed {
+			account, err := tx.Account(payer, cycle.Asset)
+			kept, err2 := tx.PayableBy(cycle, payer)
+			if err := errors.Join(err, err2); err != nil {
+				return err
+			}
+			if account.Balance.DebitsPending != sum || kept != sum {
+				t.Errorf("%s has guaranteed %s; its account says %s, its cycle %s", payer, sum, account.Balance.DebitsPending, kept)
+			}
+		}
+		t.Logf("%d acknowledged, %d guarantees on disk", len(acknowledged), all)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reserveSame tries to reserve the payments that it reads, and says which it won.
+func reserveSame(path string) error {
+	ctx := context.Background()
+	s, err := Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	fmt.Println("ready")
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		_, err := s.Purchases().Reserve(ctx, reservation(fmt.Sprintf("p_%d_%s", os.Getpid(), in.Text()), evm.Keccak256(in.Bytes())))
+		switch {
+		case err == nil:
+			fmt.Println("won")
+		case errors.Is(err, purchase.ErrTaken):
+			fmt.Println("lost")
+		default:
+			return err
+		}
+	}
+	return in.Err()
+}
+
+func TestOfTwoProcessesOneWinsAPayment(t *testing.T) {
+	t.Parallel()
+	const payments = 200
+	path := filepath.Join(t.TempDir(), "book.db")
+	var cmds [2]*exec.Cmd
+	var ins [2]io.WriteCloser
+	var outs [2]*bufio.Scanner
+	for i := range cmds { // both open the new file at once
+		cmds[i], ins[i], outs[i] = process(t, "reserve", path)
+	}
+	for i := range cmds {
+		if !outs[i].Scan() || outs[i].Text() != "ready" {
+			t.Fatalf("process %d did not start", i)
+		}
+	}
+	var won [2][payments]bool
+	var wg sync.WaitGroup
+	for i := range cmds {
+		wg.Go(func() {
+			for n := range payments {
+				if _, err := fmt.Fprintln(ins[i], n); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := ins[i].Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			for n := range payments {
+				if !outs[i].Scan() {
+					t.Errorf("process %d stopped at %d: %v", i, n, outs[i].Err())
+					return
+				}
+				won[i][n] = outs[i].Text() == "won"
+			}
+		})
+	}
+	wg.Wait()
+	for i, cmd := range cmds {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("process %d: %v", i, err)
+		}
+	}
+	s := reopen(t, path)
+	for n := range payments {
+		if won[0][n] == won[1][n] {
+			t.Fatalf("payment %d: both %v", n, won[0][n])
+		}
+		winner := cmds[0].Process.Pid
+		if won[1][n] {
+			winner = cmds[1].Process.Pid
+		}
+		p, found, err := s.Purchases().Find(t.Context(), evm.Keccak256([]byte(strconv.Itoa(n))))
+		if want := fmt.Sprintf("p_%d_%d", winner, n); err != nil || !found || p.ID != want {
+			t.Fatalf("payment %d is %s, %v, want %s", n, p.ID, err, want)
+		}
+	}
+}
+
+// own holds the database for itself until it is killed.
+func own(path string) error {
+	if _, err := Open(context.Background(), path, Exclusive()); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func TestAKilledOwnerIsNoOwner(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "book.db")
+	cmd, _, out := process(t, "own", path)
+	if !out.Scan() {
+		t.Fatal("the process did not start")
+	}
+	_, err := Open(t.Context(), path, Exclusive())
+	var inUse *InUseError
+	if !errors.As(err, &inUse) || inUse.PID != cmd.Process.Pid {
+		t.Errorf("%v, want that process %d has it", err, cmd.Process.Pid)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	reopen(t, path, Exclusive())
+}
