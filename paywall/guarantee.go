@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/farthing402/farthing/api/client"
@@ -85,7 +86,12 @@ func (pw *Paywall) certify(ctx context.Context, v *verifier, s guarantee.Signed)
 		if !errors.As(err, &e) {
 			e = &x402.Error{Code: "house_unreachable", Message: "cannot certify payments: the clearing house does not answer", Err: err}
 		}
-		return guarantee.Certificate{}, e
+		switch e.Reason().Status {
+		case http.StatusPaymentRequired, http.StatusConflict, http.StatusServiceUnavailable:
+			return guarantee.Certificate{}, e
+		}
+		// What is wrong between us and the clearing house is not the buyer's fault, and must not read as if it were.
+		return guarantee.Certificate{}, &x402.Error{Code: "house_refused", Message: "the clearing house does not certify for this seller: " + e.Error(), Err: e}
 	}
 	cycle, err := v.certs.Verify(cert, s.Claims)
 	switch {

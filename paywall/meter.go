@@ -37,6 +37,9 @@ type MeterFunc func(Exchange) (uint64, error)
 // Measure implements [Meter].
 func (f MeterFunc) Measure(e Exchange) (uint64, error) { return f(e) }
 
+// PerCall counts every exchange as one.
+func PerCall() Meter { return MeterFunc(func(Exchange) (uint64, error) { return 1, nil }) }
+
 // BytesIn counts the bytes of the request's body.
 func BytesIn() Meter { return MeterFunc(func(e Exchange) (uint64, error) { return e.BytesIn, nil }) }
 
@@ -153,12 +156,14 @@ func countAt(body []byte, steps []string) (uint64, error) {
 	return n, nil
 }
 
-// ParseMeter reads a meter as it is written in a configuration file: "bytes in", "bytes out", "seconds", "header NAME",
-// "json PATH".
+// ParseMeter reads a meter as it is written in a configuration file: "calls", "bytes in", "bytes out", "seconds",
+// "header NAME", "json PATH".
 func ParseMeter(text string) (Meter, error) {
 	word, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
 	rest = strings.TrimSpace(rest)
 	switch {
+	case word == "calls" && rest == "":
+		return PerCall(), nil
 	case word == "bytes" && rest == "in":
 		return BytesIn(), nil
 	case word == "bytes" && rest == "out":
@@ -170,7 +175,7 @@ func ParseMeter(text string) (Meter, error) {
 	case word == "json" && rest != "" && !strings.ContainsAny(rest, " \t"):
 		return JSONCount(rest), nil
 	}
-	return nil, fmt.Errorf("count %q: not bytes in, bytes out, seconds, header NAME or json PATH", clip(text))
+	return nil, fmt.Errorf("count %q: not calls, bytes in, bytes out, seconds, header NAME or json PATH", clip(text))
 }
 
 func clip(s string) string {

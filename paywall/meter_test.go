@@ -29,6 +29,7 @@ func TestMeters(t *testing.T) {
 		want  uint64
 		err   bool
 	}{
+		{"calls", paywall.Exchange{BytesIn: 7, BytesOut: 9}, 1, false},
 		{"bytes in", paywall.Exchange{BytesIn: 7, BytesOut: 9}, 7, false},
 		{"bytes out", paywall.Exchange{BytesIn: 7, BytesOut: 9}, 9, false},
 		{"seconds", paywall.Exchange{Elapsed: 1001 * time.Millisecond}, 2, false},

@@ -260,3 +260,17 @@ func TestFailWithoutAKeyChangesNothing(t *testing.T) {
 		t.Errorf("%s, charged %s, owed %s", p.State, p.Charged, w.house.owed())
 	}
 }
+
+func TestTroubleWithTheHouseIsNotTheBuyersFault(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"unauthorized", "not_found", "malformed_request", "internal", "a_code_of_next_year"} {
+		w := newWorld(t)
+		w.house.certify = func(guarantee.Signed) (guarantee.Certificate, error) {
+			return guarantee.Certificate{}, x402.Errorf(code, "no")
+		}
+		w.handle("GET /x", "$0.0005", hello)
+		if a := w.do(w.paid(get("/x"))); a.StatusCode != 503 || a.code() != "house_refused" {
+			t.Errorf("%s: %d %s", code, a.StatusCode, a.body)
+		}
+	}
+}
