@@ -19,6 +19,8 @@ type demoCmd struct {
 // demoReport is the object that --once --json prints. Amounts are smallest units of the test dollar, millionths.
 type demoReport struct {
 	Payments            int               `json:"payments"`
+	Guarantees          uint64            `json:"guarantees"` // also those that one seller gave another, and voided ones
+	Cycles              int               `json:"cycles"`
 	Refused             map[string]int    `json:"refused"`
 	Gross               string            `json:"gross"`
 	Net                 string            `json:"net"`

@@ -300,7 +300,7 @@ func (r *run) sendAll(client *chain.Client, key evm.Signer, depth uint64, calls 
 	for i := range calls {
 		var err error
 		if sent[i], err = sender.Wait(r.ctx, calls[i].ID, chain.Every(100*time.Millisecond)); err != nil {
-			return nil, err
+			return sent, err
 		}
 	}
 	return sent, nil
