@@ -320,7 +320,9 @@ func (h *House) undoEvent(v *view, stream Stream, e Event, u undo) error {
 		}
 		withdraw, limit, limited := row.views(stream)
 		*withdraw, *limit, *limited = s.Withdraw, s.Limit, s.Limited
-		row.AutoSettle, row.dirty = s.AutoSettle, true
+		if row.dirty = true; stream == Confirmed { // the other stream never sets it, and may have seen an older choice
+			row.AutoSettle = s.AutoSettle
+		}
 	}
 	if e.Kind == ScheduleSet {
 		delete(v.schedules, e.Schedule.Asset)
