@@ -55,9 +55,10 @@ type house struct {
 
 func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	h = &house{houseConfig: c}
+	begun := h // a return of nil, err empties h
 	defer func() {
 		if err != nil {
-			h.close()
+			begun.close()
 		}
 	}()
 	if h.Client, err = chain.Dial(ctx, c.RPC); err != nil {
