@@ -1,5 +1,288 @@
 package main
 
-type benchCmd struct{}
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
 
-func (c *benchCmd) Run(r *run) error { return nil }
+type benchCmd struct {
+	Names      []string `arg:"" optional:"" name:"name" help:"Rows to measure; without one, all."`
+	Rounds     int      `default:"5" help:"How often each side is measured; the median counts."`
+	Dir        string   `help:"Folder for the databases, on the disk that is to be measured; default the temporary folder." placeholder:"FOLDER"`
+	Strict     bool     `help:"Fail if a goal is missed."`
+	CPUProfile string   `name:"cpu-profile" help:"Write a profile of the run, for go tool pprof." placeholder:"FILE"`
+}
+
+// benchRow is one line of the result. Baseline is the other side of the comparison, measured in the same run, and Ratio
+// is Value over Baseline. Goal is the least Ratio that is wanted.
+type benchRow struct {
+	Name     string   `json:"name"`
+	Value    float64  `json:"value"`
+	Unit     string   `json:"unit"`
+	Baseline *float64 `json:"baseline"`
+	Ratio    *float64 `json:"ratio"`
+	Goal     *float64 `json:"goal"`
+	Met      *bool    `json:"met"`
+}
+
+// contest is a set of comparisons whose sides take turns, so that whatever disturbs the machine disturbs them all.
+type contest struct {
+	title string
+	rows  []comparison
+}
+
+// comparison says how a row is made of two sides.
+type comparison struct {
+	name, unit      string
+	value, baseline string  // sides; baseline may be empty
+	goal            float64 // least ratio; 0: none
+	// share compares costs instead of rates: value is what one of the things takes one core, and baseline what all cores
+	// together have for one.
+	share bool
+}
+
+// The goals are reasoned in docs/performance.md.
+var contests = []contest{
+	{"guarantees", []comparison{
+		{name: "recover", unit: "recoveries/s", value: "recover"},
+		{name: "admit-64", unit: "guarantees/s", value: "admit-64", baseline: "naive", goal: 15},
+		{name: "admit-64-of-recover", unit: "guarantees/s", value: "admit-64", baseline: "recover", goal: 0.3},
+		{name: "admit-1-concurrent", unit: "guarantees/s", value: "admit-1-concurrent", baseline: "naive", goal: 10},
+		{name: "http-64", unit: "guarantees/s", value: "http-64", baseline: "admit-64", goal: 0.5},
+		{name: "http-1", unit: "guarantees/s", value: "http-1", baseline: "admit-1-concurrent", goal: 0.4},
+		{name: "signature", unit: "µs/guarantee", value: "signature", baseline: "http-64", share: true},
+		{name: "database", unit: "µs/guarantee", value: "database", baseline: "http-64", share: true},
+		{name: "bls-single", unit: "µs/guarantee", value: "bls-single", baseline: "http-64", share: true},
+		{name: "bls-batch-64", unit: "µs/guarantee", value: "bls-batch-64", baseline: "http-64", share: true},
+		{name: "json", unit: "µs/guarantee", value: "json", baseline: "http-64", share: true},
+		{name: "http", unit: "µs/guarantee", value: "http", baseline: "http-64", share: true},
+	}},
+	{"purchases", []comparison{
+		{name: "purchase", unit: "purchases/s", value: "purchase", baseline: "purchase-serial", goal: 4},
+	}},
+	{"netting", []comparison{
+		{name: "netting", unit: "guarantees/s", value: "netting", baseline: "filling", goal: 3},
+	}},
+	{"paid requests", []comparison{
+		{name: "paid-request", unit: "requests/s", value: "paid", baseline: "unpaid"},
+	}},
+}
+
+// benchNames are the rows that can be asked for, in the order in which they are printed.
+func benchNames() (names []string) {
+	for _, c := range contests {
+		for _, row := range c.rows {
+			names = append(names, row.name)
+		}
+	}
+	return names
+}
+
+// Run measures and prints.
+func (c *benchCmd) Run(r *run) (err error) {
+	for _, name := range c.Names {
+		if !slices.Contains(benchNames(), name) {
+			return misuse("nothing called %q is measured", name).hint("known: %s", strings.Join(benchNames(), ", "))
+		}
+	}
+	if c.Rounds < 1 {
+		return misuse("--rounds %d: at least one is needed", c.Rounds)
+	}
+	if c.CPUProfile != "" {
+		f, err := os.Create(c.CPUProfile)
+		if err != nil {
+			return fail("config_invalid", "profile: %v", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fail("config_invalid", "profile: %v", err)
+		}
+		defer pprof.StopCPUProfile()
+	}
+	b, err := newBench(r.ctx, benchConfig{Dir: c.Dir, Rounds: c.Rounds, Sizes: benchSizes, Now: r.Now(), Story: r.say})
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	r.say("%s, %s/%s, %d cores; databases in %s; median of %d rounds", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), b.Dir, c.Rounds)
+	rows, err := b.measure(r.ctx, c.Names)
+	if err != nil {
+		return err
+	}
+	if !r.Terminal || r.cli.JSON {
+		for _, row := range rows {
+			if err := r.emit(row, ""); err != nil {
+				return err
+			}
+		}
+	} else if err := printBench(r.Out, rows); err != nil {
+		return err
+	}
+	var missed []string
+	for _, row := range rows {
+		if row.Met != nil && !*row.Met {
+			missed = append(missed, row.Name)
+		}
+	}
+	if c.Strict && len(missed) > 0 {
+		return fail("internal", "slower than wanted: %s", strings.Join(missed, ", ")).hint("measure again on a quiet machine; docs/performance.md says where the goals come from")
+	}
+	return nil
+}
+
+func printBench(out io.Writer, rows []benchRow) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "name\tvalue\tunit\tbaseline\tratio\tgoal\tmet\t")
+	for _, row := range rows {
+		met := "–"
+		if row.Met != nil {
+			met = map[bool]string{true: "yes", false: "no"}[*row.Met]
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", row.Name, figure(&row.Value), row.Unit, figure(row.Baseline), figure(row.Ratio), figure(row.Goal), met)
+	}
+	return w.Flush()
+}
+
+// figure shows three digits; more would be noise.
+func figure(v *float64) string {
+	if v == nil {
+		return "–"
+	}
+	return strconv.FormatFloat(rounded(*v), 'f', -1, 64)
+}
+
+// rounded keeps three digits that count, and all digits before the point.
+func rounded(v float64) float64 {
+	if v >= 100 {
+		v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'f', 0, 64), 64)
+		return v
+	}
+	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 3, 64), 64)
+	return v
+}
+
+// row makes a row of what the sides took for one item.
+func (c comparison) row(took map[string]time.Duration) benchRow {
+	row := benchRow{Name: c.name, Unit: c.unit}
+	count := func(side string, cores int) float64 {
+		if c.share {
+			return rounded(took[side].Seconds() * 1e6 * float64(cores))
+		}
+		return rounded(1 / took[side].Seconds())
+	}
+	row.Value = count(c.value, 1)
+	if c.baseline == "" {
+		return row
+	}
+	baseline := count(c.baseline, runtime.GOMAXPROCS(0))
+	ratio := rounded(row.Value / baseline)
+	row.Baseline, row.Ratio = &baseline, &ratio
+	if c.goal > 0 {
+		met := ratio >= c.goal
+		row.Goal, row.Met = &c.goal, &met
+	}
+	return row
+}
+
+// measure runs the contests that the rows with these names need, or all, and returns the rows in the order of the list.
+func (b *bench) measure(ctx context.Context, names []string) (rows []benchRow, err error) {
+	for _, c := range contests {
+		var wanted []comparison
+		var sides []string
+		for _, row := range c.rows {
+			if len(names) > 0 && !slices.Contains(names, row.name) {
+				continue
+			}
+			wanted = append(wanted, row)
+			for _, s := range []string{row.baseline, row.value} {
+				if s != "" && !slices.Contains(sides, s) {
+					sides = append(sides, s)
+				}
+			}
+		}
+		if len(wanted) == 0 {
+			continue
+		}
+		b.Story("%s: %s", c.title, strings.Join(sides, ", "))
+		took, err := b.contest(ctx, sides)
+		if err != nil {
+			return nil, fmt.Errorf("measure %s: %w", c.title, err)
+		}
+		for _, row := range wanted {
+			rows = append(rows, row.row(took))
+		}
+	}
+	return rows, nil
+}
+
+// side is one way of doing something, ready to be measured.
+type side struct {
+	count int // things in one slice
+	// slice does n things and returns the time that they took. Whatever it makes for them it makes before it looks at the
+	// clock. Things that fail are its error: a measurement of failures is none.
+	slice func(ctx context.Context, n int) (time.Duration, error)
+	check func(ctx context.Context) error // whether what the slices did is there; may be nil
+	close func() error                    // may be nil
+}
+
+// contest measures sides in turns and returns the median time of one thing of each.
+func (b *bench) contest(ctx context.Context, names []string) (_ map[string]time.Duration, err error) {
+	sides := make([]side, 0, len(names))
+	b.shared = make(map[string]any)
+	defer func() {
+		for _, s := range slices.Backward(sides) {
+			if s.close != nil {
+				if closed := s.close(); err == nil {
+					err = closed
+				}
+			}
+		}
+	}()
+	for _, name := range names {
+		s, err := b.side(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		sides = append(sides, s)
+	}
+	times := make([][]time.Duration, len(sides))
+	for round := range 1 + b.Rounds {
+		for i, s := range sides {
+			n := s.count
+			if round == 0 { // to warm up
+				n = (n + 3) / 4
+			}
+			runtime.GC() // what one side leaves behind is not the next one's to clear away
+			took, err := s.slice(ctx, n)
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", names[i], err)
+			}
+			if round > 0 {
+				times[i] = append(times[i], max(took, 1)/time.Duration(n))
+			}
+		}
+	}
+	medians := make(map[string]time.Duration, len(sides))
+	for i, s := range sides {
+		if s.check != nil {
+			if err := s.check(ctx); err != nil {
+				return nil, fmt.Errorf("%s: %w", names[i], err)
+			}
+		}
+		slices.Sort(times[i])
+		medians[names[i]] = max(times[i][len(times[i])/2], 1)
+	}
+	return medians, nil
+}

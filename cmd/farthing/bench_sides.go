@@ -1,0 +1,401 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/farthing402/farthing/clearing"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/x402"
+)
+
+const (
+	// benchCall is how many guarantees travel in a call that brings many.
+	benchCall = 64
+	// benchCalls is how many such calls are under way at once, as those of one client are.
+	benchCalls = 4
+	// benchCallers is how many callers are under way at once where each brings one guarantee.
+	benchCallers = 256
+)
+
+// side makes a side by its name.
+func (b *bench) side(ctx context.Context, name string) (side, error) {
+	switch name {
+	case "recover":
+		return b.recover(), nil
+	case "naive":
+		// The house as it is, but one guarantee to a transaction and one signature to a certificate. Its callers are as many as
+		// those of admit-1-concurrent, so that it too verifies and certifies on all cores while the disk works.
+		return b.admission(ctx, b.Sizes.Naive, 1, benchCallers, 1, false)
+	case "admit-64":
+		return b.admission(ctx, b.Sizes.Admit, 0, benchCalls, benchCall, true)
+	case "admit-1-concurrent":
+		return b.admission(ctx, b.Sizes.Admit, 0, benchCallers, 1, true)
+	case "http-64":
+		return b.overHTTP(ctx, benchCalls, benchCall)
+	case "http-1":
+		return b.overHTTP(ctx, benchCallers, 1)
+	case "signature":
+		return b.signature(), nil
+	case "database":
+		return b.transaction(ctx)
+	case "bls-single":
+		return b.single(), nil
+	case "bls-batch-64":
+		return b.batched(), nil
+	case "json":
+		return b.json(), nil
+	case "http":
+		return b.http(ctx)
+	case "purchase":
+		return b.purchases(ctx, b.Sizes.Purchases, benchPurchasers)
+	case "purchase-serial":
+		return b.purchases(ctx, b.Sizes.Serial, 1)
+	case "filling", "netting":
+		return b.cycle(name), nil
+	case "paid", "unpaid":
+		return b.requests(ctx, name)
+	}
+	return side{}, fmt.Errorf("no side is called %q", name)
+}
+
+// recover recovers signers on all cores: the yardstick, because nothing can admit guarantees faster.
+func (b *bench) recover() side {
+	separator := b.deployment.ClaimsSeparator()
+	return side{count: b.Sizes.Recover, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		list, err := b.signed(ctx, 0, min(n, 1024))
+		if err != nil {
+			return 0, err
+		}
+		digests := make([]evm.Hash, len(list))
+		for i, s := range list {
+			digests[i] = s.Claims.Digest(separator)
+		}
+		began := time.Now()
+		err = inParallel(ctx, runtime.GOMAXPROCS(0), n, 64, func(from, to int) error {
+			for i := from; i < to; i++ {
+				i := i % len(list)
+				signer, err := evm.Recover(digests[i], list[i].Signature)
+				if err != nil {
+					return err
+				}
+				if signer != list[i].Claims.Payer {
+					return errors.New("recovered another signer")
+				}
+			}
+			return nil
+		})
+		return time.Since(began), err
+	}}
+}
+
+// admission hands guarantees to a house in this process.
+func (b *bench) admission(ctx context.Context, count, groupMax, callers, size int, batch bool) (side, error) {
+	h, err := b.openHouse(ctx, groupMax, nil)
+	if err != nil {
+		return side{}, err
+	}
+	return side{count: count, check: h.check, close: h.close, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		list, err := h.next(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		return h.admit(ctx, list, callers, size, batch)
+	}}, nil
+}
+
+// overHTTP hands guarantees to a house over HTTP, through the client that sellers use. With a size of one the client
+// joins what is certified at the same time.
+func (b *bench) overHTTP(ctx context.Context, callers, size int) (side, error) {
+	h, err := b.openHouse(ctx, 0, nil)
+	if err != nil {
+		return side{}, err
+	}
+	c, err := h.serve()
+	if err != nil {
+		return side{}, errors.Join(err, h.close())
+	}
+	return side{count: b.Sizes.HTTP, check: h.check, close: h.close, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		list, err := h.next(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		certificates := make([]guarantee.Certificate, n)
+		began := time.Now()
+		err = inParallel(ctx, callers, n, size, func(from, to int) (err error) {
+			if size == 1 {
+				certificates[from], err = c.Certify(ctx, list[from])
+				return err
+			}
+			results, err := c.CertifyMany(ctx, list[from:to])
+			if err != nil {
+				return err
+			}
+			for i, r := range results {
+				if r.Err != nil {
+					return r.Err
+				}
+				certificates[from+i] = r.Certificate
+			}
+			return nil
+		})
+		took := time.Since(began)
+		h.sample(list, certificates)
+		return took, err
+	}}, nil
+}
+
+// signature verifies payers' signatures on one core.
+func (b *bench) signature() side {
+	separator := b.deployment.ClaimsSeparator()
+	return side{count: b.Sizes.Signature, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		list, err := b.signed(ctx, 0, n)
+		if err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		for _, s := range list {
+			if _, err := s.Verify(separator, guarantee.Rules{}); err != nil {
+				return 0, err
+			}
+		}
+		return time.Since(began), nil
+	}}
+}
+
+// timedBook adds up the time that writes take. One caller writes at a time.
+type timedBook struct {
+	clearing.Book
+	spent time.Duration
+}
+
+func (t *timedBook) Write(ctx context.Context, fn func(clearing.Tx) error) error {
+	began := time.Now()
+	defer func() { t.spent += time.Since(began) }()
+	return t.Book.Write(ctx, fn)
+}
+
+// transaction admits guarantees in groups as large as groups get, and counts only the time of their transactions, from
+// before the first statement to after the flush.
+func (b *bench) transaction(ctx context.Context) (side, error) {
+	var book *timedBook
+	h, err := b.openHouse(ctx, 0, func(inner clearing.Book) clearing.Book {
+		book = &timedBook{Book: inner}
+		return book
+	})
+	if err != nil {
+		return side{}, err
+	}
+	return side{count: b.Sizes.Admit, check: h.check, close: h.close, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		list, err := h.next(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		book.spent = 0
+		_, err = h.admit(ctx, list, 1, clearing.DefaultBatchMax, true)
+		return book.spent, err
+	}}, nil
+}
+
+// claims are the bytes that certificates cover, of the first guarantees of the pool.
+func (b *bench) claims(ctx context.Context, n int) (domain, cycle evm.Hash, claims [][]byte, err error) {
+	list, err := b.signed(ctx, 0, n)
+	domain, cycle = b.deployment.CertificateDomain(), guarantee.CycleID(b.token.Address, uint64(b.Now.Unix()))
+	for _, s := range list {
+		claims = append(claims, guarantee.EncodeClaims(domain, cycle, s.Claims))
+	}
+	return domain, cycle, claims, err
+}
+
+// single certifies each guarantee by a signature of its own, on one core.
+func (b *bench) single() side {
+	return side{count: b.Sizes.Single, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		_, _, claims, err := b.claims(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		for _, c := range claims {
+			if _, err := b.authority.Certify(c); err != nil {
+				return 0, err
+			}
+		}
+		return time.Since(began), nil
+	}}
+}
+
+// batched certifies 64 guarantees by one signature, on one core.
+func (b *bench) batched() side {
+	return side{count: b.Sizes.Batched, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		domain, cycle, claims, err := b.claims(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		for part := range slices.Chunk(claims, benchCall) {
+			if _, err := b.authority.CertifyBatch(domain, cycle, part); err != nil {
+				return 0, err
+			}
+		}
+		return time.Since(began), nil
+	}}
+}
+
+// bodies are what one call of 64 guarantees sends and gets.
+type bodies struct{ request, answer []byte }
+
+// benchRequest and benchAnswer have the form of the bodies, in the types that client and server use.
+type benchRequest struct {
+	Guarantees  []guarantee.Signed `json:"guarantees"`
+	Certificate string             `json:"certificate"`
+}
+
+type benchAnswer struct {
+	Results []guarantee.Certificate `json:"results"`
+}
+
+// exchange makes the values of one call.
+func (b *bench) exchange(ctx context.Context) (benchRequest, benchAnswer, error) {
+	list, err := b.signed(ctx, 0, benchCall)
+	if err != nil {
+		return benchRequest{}, benchAnswer{}, err
+	}
+	domain, cycle, claims, err := b.claims(ctx, benchCall)
+	if err != nil {
+		return benchRequest{}, benchAnswer{}, err
+	}
+	certificates, err := b.authority.CertifyBatch(domain, cycle, claims)
+	return benchRequest{list, "batch"}, benchAnswer{certificates}, err
+}
+
+// json encodes and decodes requests and answers, as both ends of a call together do, on one core.
+func (b *bench) json() side {
+	return side{count: b.Sizes.JSON, slice: func(ctx context.Context, n int) (time.Duration, error) {
+		request, answer, err := b.exchange(ctx)
+		if err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		for range (n + benchCall - 1) / benchCall {
+			if err := jsonBothEnds(request, answer); err != nil {
+				return 0, err
+			}
+		}
+		return time.Since(began) * time.Duration(n) / time.Duration((n+benchCall-1)/benchCall*benchCall), nil
+	}}
+}
+
+func jsonBothEnds(request benchRequest, answer benchAnswer) error {
+	sent, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	var received struct {
+		Guarantees []json.RawMessage `json:"guarantees"`
+	}
+	if err := x402.Decode(sent, &received); err != nil {
+		return err
+	}
+	for _, raw := range received.Guarantees {
+		var s guarantee.Signed
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return err
+		}
+	}
+	answered, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	var results struct {
+		Results []json.RawMessage `json:"results"`
+	}
+	if err := json.Unmarshal(answered, &results); err != nil {
+		return err
+	}
+	for _, raw := range results.Results {
+		var c guarantee.Certificate
+		if err := json.Unmarshal(raw, &c); err != nil {
+			return err
+		}
+	}
+	if len(results.Results) != len(received.Guarantees) {
+		return errors.New("a guarantee or certificate got lost in JSON")
+	}
+	return nil
+}
+
+// http sends bodies as large as those of a call to a server that reads them and answers at once, one after the other.
+func (b *bench) http(ctx context.Context) (side, error) {
+	request, answer, err := b.exchange(ctx)
+	if err != nil {
+		return side{}, err
+	}
+	var body bodies
+	if body.request, err = json.Marshal(request); err != nil {
+		return side{}, err
+	}
+	if body.answer, err = json.Marshal(answer); err != nil {
+		return side{}, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return side{}, err
+	}
+	server := &http.Server{ReadHeaderTimeout: benchTimeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if got, err := io.ReadAll(r.Body); err != nil || len(got) != len(body.request) {
+			http.Error(w, "body is not whole", http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body.answer)
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	transport := &http.Transport{}
+	sender := &http.Client{Transport: transport, Timeout: benchTimeout}
+	post := func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+listener.Addr().String()+"/", bytes.NewReader(body.request))
+		if err != nil {
+			return err
+		}
+		resp, err := sender.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		got, err := io.ReadAll(resp.Body)
+		if err == nil && !bytes.Equal(got, body.answer) {
+			err = fmt.Errorf("answered with status %d and other bytes", resp.StatusCode)
+		}
+		return err
+	}
+	return side{
+		count: b.Sizes.Bodies,
+		slice: func(ctx context.Context, n int) (time.Duration, error) {
+			calls := (n + benchCall - 1) / benchCall
+			began := time.Now()
+			for range calls {
+				if err := post(ctx); err != nil {
+					return 0, err
+				}
+			}
+			return time.Since(began) * time.Duration(n) / time.Duration(calls*benchCall), nil
+		},
+		close: func() error {
+			transport.CloseIdleConnections()
+			err := server.Close()
+			<-served
+			return err
+		},
+	}, nil
+}
