@@ -53,6 +53,13 @@ func refusedNeed(r row, refusal *x402.Error, t terms) Need {
 	available, ok := amount("available")
 	if scaled, fits := inDollars(available, r.Decimals); ok && fits {
 		n.Available = dollars(scaled)
+		n.Reason = fmt.Sprintf("guarantee of %s needs %s free, you have %s", n.Asked, n.Asked, n.Available)
+		deposited, known := amount("deposited")
+		inUse, alsoKnown := amount("inUse")
+		if known && alsoKnown {
+			n.Reason += fmt.Sprintf(" (%s deposited, %s in use)", money.Format(deposited, r.Decimals, "$"), money.Format(inUse, r.Decimals, "$"))
+		}
+		n.Reason += ". Not charged"
 		missing := less(r.Amount, available)
 		if m, fits := inDollars(missing, r.Decimals); fits && !missing.IsZero() {
 			deposit = Way{Kind: Deposit, Amount: dollars(m), Network: r.Network, Text: fmt.Sprintf("farthing deposit '%s'", dollars(m))}
@@ -61,6 +68,7 @@ func refusedNeed(r row, refusal *x402.Error, t terms) Need {
 	if deposit.Kind == "" {
 		deposit = Way{Kind: Deposit, Network: r.Network, Text: "farthing deposit more collateral"}
 	}
+	n.Hint = "" // the ways on are more precise than the table's remedy
 	n.Ways = ways(n, t, nil, deposit)
 	return n
 }
