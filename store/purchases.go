@@ -188,30 +188,37 @@ func (b purchases) Delivered(ctx context.Context, id string) error {
 
 // Secret implements [purchase.Book].
 func (b purchases) Secret(ctx context.Context) (secret [32]byte, err error) {
-	const query = "SELECT value FROM secret WHERE name = 'quotes'"
 	var found bool
 	err = b.s.read(ctx, func(s *session) error {
-		found, err = s.one(query, nil, fixed(secret[:]))
+		secret, found, err = s.secret("quotes")
 		return err
 	})
-	if err == nil && !found {
-		err = b.s.write(ctx, func(s *session) error {
-			var fresh [32]byte
-			if _, err := rand.Read(fresh[:]); err != nil {
-				return err
-			}
-			// Of two that are first, the first in the database is the secret of both.
-			if _, err := s.exec("INSERT INTO secret (name, value) VALUES ('quotes', ?) ON CONFLICT (name) DO NOTHING", fresh[:]); err != nil {
-				return err
-			}
-			_, err := s.one(query, nil, fixed(secret[:]))
-			return err
-		})
+	if err != nil || found {
+		return secret, err
 	}
+	err = b.s.write(ctx, func(s *session) error {
+		var fresh [32]byte
+		if _, err := rand.Read(fresh[:]); err != nil {
+			return fmt.Errorf("make secret: %w", err)
+		}
+		// Of two processes that are first, the first in the database has made the secret of both.
+		if _, err := s.exec("INSERT INTO secret (name, value) VALUES ('quotes', ?) ON CONFLICT (name) DO NOTHING", fresh[:]); err != nil {
+			return fmt.Errorf("make secret: %w", err)
+		}
+		secret, _, err = s.secret("quotes")
+		return err
+	})
 	if err != nil {
-		return [32]byte{}, corrupt("secret", "quotes", err)
+		return [32]byte{}, err
 	}
 	return secret, nil
+}
+
+func (s *session) secret(name string) (secret [32]byte, found bool, err error) {
+	if found, err = s.one("SELECT value FROM secret WHERE name = ?", []any{name}, fixed(secret[:])); err != nil {
+		return [32]byte{}, false, corrupt("secret", name, err)
+	}
+	return secret, found, nil
 }
 
 // Prune lets go of the bodies of answers that were finished before a time, at most limit of them in one go, and returns

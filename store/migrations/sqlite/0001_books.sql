@@ -137,6 +137,9 @@ CREATE TABLE position (
     PRIMARY KEY (asset, cycle_start, generation, participant)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX position_unsettled ON position (participant, asset, cycle_start)
+    WHERE (role = 0 AND paid = 0 AND defaulted = 0) OR (role = 1 AND claimed = 0);
+
 CREATE TABLE block (
     stream TEXT NOT NULL,
     number INTEGER NOT NULL,
