@@ -35,6 +35,7 @@ const (
 	bodyBytesMax = 1 << 20 // 256 requests of stock clients come to a quarter of it
 	itemBytesMax = 4 << 10
 	cyclesMax    = 100
+	unsettledMax = 1000
 )
 
 type handler struct {
@@ -65,6 +66,7 @@ func New(c Config) http.Handler {
 	h.route("/core/cycles/{cycle}/participants/{participant}/clearing-proof", methods{"GET": h.clearingProof})
 	h.route("/core/cycles/{cycle}/participants/{participant}/clearing-action", methods{"GET": h.clearingAction})
 	h.route("/core/cycles/{cycle}/participants/{participant}/statement", methods{"GET": h.private(h.statement)})
+	h.route("/core/participants/{participant}/unsettled", methods{"GET": h.unsettled})
 	h.route("/core/users/{user}/assets/{asset}", methods{"GET": h.private(h.assetBalance)})
 	h.route("/core/users/{user}/balance", methods{"GET": h.private(h.balance)})
 	h.route("/core/recipients/{recipient}/payments", methods{"GET": h.private(h.payments)})

@@ -70,6 +70,31 @@ func (h *handler) cycles(r *http.Request) (any, error) {
 	return map[string]any{"cycles": out}, nil
 }
 
+// unsettled lists the cycles that a participant has a claim on or owes to. Positions are public, as they are on chain.
+func (h *handler) unsettled(r *http.Request) (any, error) {
+	asset, err := h.asset(r.URL.Query().Get("asset"))
+	if err != nil {
+		return nil, err
+	}
+	participant, err := evm.ParseAddress(r.PathValue("participant"))
+	if err != nil {
+		return nil, x402.Errorf("malformed_request", "participant: %w", err)
+	}
+	limit, err := limitOf(r, 20, unsettledMax)
+	if err != nil {
+		return nil, err
+	}
+	list, err := h.House.Unsettled(r.Context(), asset, participant, limit)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]cycleAnswer, len(list))
+	for i, c := range list {
+		out[i] = cycleOf(c)
+	}
+	return map[string]any{"cycles": out}, nil
+}
+
 func (h *handler) currentCycle(r *http.Request) (any, error) {
 	asset, err := h.asset(r.URL.Query().Get("asset"))
 	if err != nil {

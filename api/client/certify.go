@@ -15,8 +15,9 @@ import (
 const (
 	// JoinMax is how many guarantees that are certified at the same time travel in one call.
 	JoinMax = 64
-	// joinedCalls is how many such calls may be under way. One would make a guarantee that just missed the boat wait a
-	// whole round trip for the next; many would leave nothing to join.
+	// joinedCalls is how many such calls may be under way. A second one leaves only when it is full: every call costs the
+	// clearing house a signature and the payee its verification, together some two milliseconds, so that letting small ones
+	// go side by side costs more than waiting for the one before (measured: twice the time a guarantee with two, thrice with four).
 	joinedCalls = 4
 	// CertifyMax is how many guarantees the clearing house takes in one call.
 	CertifyMax = 256
@@ -91,8 +92,8 @@ func (c *Client) result(ctx context.Context, raw json.RawMessage) (r Result) {
 	return r
 }
 
-// joiner gathers guarantees that arrive while calls are under way into the next call. There is no timer: the first one
-// leaves at once.
+// joiner gathers guarantees that arrive while a call is under way into the next call. There is no timer: the first one
+// leaves at once, and whoever comes later waits at most for the call before.
 type joiner struct {
 	post func(context.Context, []guarantee.Signed) ([]Result, error)
 
@@ -114,7 +115,7 @@ func (j *joiner) do(ctx context.Context, s guarantee.Signed) (Result, error) {
 	w := &waiting{signed: s, result: make(chan Result, 1)}
 	j.mu.Lock()
 	j.queue = append(j.queue, w)
-	if j.flying < joinedCalls {
+	if j.leaves() {
 		j.flying++
 		go j.fly()
 	}
@@ -128,6 +129,11 @@ func (j *joiner) do(ctx context.Context, s guarantee.Signed) (Result, error) {
 	}
 }
 
+// leaves reports whether a call should leave now: nothing is under way, or it is full. The caller holds mu.
+func (j *joiner) leaves() bool {
+	return len(j.queue) > 0 && j.flying == 0 || len(j.queue) >= JoinMax && j.flying < joinedCalls
+}
+
 // leave takes w out of the queue, if it was not sent yet.
 func (j *joiner) leave(w *waiting) {
 	j.mu.Lock()
@@ -137,20 +143,21 @@ func (j *joiner) leave(w *waiting) {
 	}
 }
 
-// fly makes calls until nobody waits. A call belongs to all who joined it, hence to none of their contexts; its time
-// limit is post's own.
+// fly makes calls until nobody waits, or another call that is under way will take those who do. A call belongs to all who
+// joined it, hence to none of their contexts; its time limit is post's own.
 func (j *joiner) fly() {
 	for {
 		j.mu.Lock()
-		crew := slices.Clone(j.queue[:min(len(j.queue), JoinMax)])
-		j.queue = slices.Delete(j.queue, 0, len(crew))
-		if len(crew) == 0 {
-			j.flying--
-		}
-		j.mu.Unlock()
-		if len(crew) == 0 {
+		j.flying--
+		if !j.leaves() {
+			j.mu.Unlock()
 			return
 		}
+		j.flying++
+		crew := slices.Clone(j.queue[:min(len(j.queue), JoinMax)])
+		j.queue = slices.Delete(j.queue, 0, len(crew))
+		j.mu.Unlock()
+
 		list := make([]guarantee.Signed, len(crew))
 		for i, w := range crew {
 			list[i] = w.signed

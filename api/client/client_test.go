@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -140,42 +142,81 @@ func TestCertificatesOfJoinedCallsAreEachOnesOwn(t *testing.T) {
 	}
 }
 
-// While as many calls as are allowed are under way, the others gather, and leave together when one comes back.
-func TestGuaranteesGatherWhileCallsAreUnderWay(t *testing.T) {
+// While a call is under way the others gather. A full call leaves beside it; the rest leave together when one comes back.
+func TestGuaranteesGatherWhileACallIsUnderWay(t *testing.T) {
 	t.Parallel()
 	h := &house{gate: make(chan struct{}), in: make(chan struct{}, 100), sizes: make(chan int, 100)}
 	c := serve(t, h, WithTimeout(time.Minute))
 	var wg sync.WaitGroup
-	certify := func(n byte) {
+	certify := func(n int) {
 		wg.Go(func() {
-			if _, err := c.Certify(context.Background(), signed(n)); err != nil {
+			if _, err := c.Certify(context.Background(), signed(byte(n))); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	for n := range byte(joinedCalls) {
-		certify(n)
-		<-h.in
+	certify(0)
+	<-h.in
+	for n := range JoinMax {
+		certify(1 + n)
 	}
-	const more = JoinMax + 10
-	for n := range byte(more) {
+	<-h.in // the full one
+	for n := range 10 {
 		certify(100 + n)
 	}
-	for queued := 0; queued < more; { // they queue up: nothing else can happen to them
+	waitQueued(c, 10)
+	close(h.gate)
+	wg.Wait()
+	close(h.sizes)
+	var sizes []int
+	for n := range h.sizes {
+		sizes = append(sizes, n)
+	}
+	slices.Sort(sizes)
+	if !slices.Equal(sizes, []int{1, 10, JoinMax}) {
+		t.Errorf("calls of %v", sizes)
+	}
+}
+
+// waitQueued returns when so many guarantees wait: nothing else can happen to them.
+func waitQueued(c *Client, n int) {
+	for queued := -1; queued != n; runtime.Gosched() {
 		c.join.mu.Lock()
 		queued = len(c.join.queue)
 		c.join.mu.Unlock()
 	}
+}
+
+// There are never more calls under way than allowed, however many wait.
+func TestCallsUnderWayAreBounded(t *testing.T) {
+	t.Parallel()
+	h := &house{gate: make(chan struct{}), in: make(chan struct{}, 100)}
+	c := serve(t, h, WithTimeout(time.Minute))
+	var wg sync.WaitGroup
+	for n := range 1 + (joinedCalls+2)*JoinMax {
+		wg.Go(func() {
+			if _, err := c.Certify(context.Background(), signed(byte(n%200))); err != nil {
+				t.Error(err)
+			}
+		})
+		if n == 0 {
+			<-h.in
+		}
+	}
+	for range joinedCalls - 1 {
+		<-h.in
+	}
+	waitQueued(c, 3*JoinMax)
+	if calls := h.calls.Load(); calls != joinedCalls {
+		t.Errorf("%d calls under way", calls)
+	}
 	close(h.gate)
+	go func() {
+		for range h.in {
+		}
+	}()
 	wg.Wait()
-	close(h.sizes)
-	largest, calls := 0, 0
-	for n := range h.sizes {
-		largest, calls = max(largest, n), calls+1
-	}
-	if largest != JoinMax || calls != joinedCalls+2 {
-		t.Errorf("%d calls, the largest of %d; want %d and %d", calls, largest, joinedCalls+2, JoinMax)
-	}
+	close(h.in)
 }
 
 // Who leaves takes nobody along: neither the caller that began the call, nor one that joined it.
@@ -184,20 +225,14 @@ func TestACallerThatLeavesDoesNotFailItsNeighbours(t *testing.T) {
 	h := &house{gate: make(chan struct{}), in: make(chan struct{}, 100)}
 	c := serve(t, h, WithTimeout(time.Minute))
 	leaving, leave := context.WithCancel(context.Background())
-	left, stayed := make(chan error, joinedCalls+1), make(chan error, 1)
-	for n := range byte(joinedCalls) {
-		go func() { _, err := c.Certify(leaving, signed(n)); left <- err }()
-		<-h.in
-	}
+	left, stayed := make(chan error, 2), make(chan error, 1)
+	go func() { _, err := c.Certify(leaving, signed(1)); left <- err }()
+	<-h.in
 	go func() { _, err := c.Certify(leaving, signed(20)); left <- err }() // queued, never sent
 	go func() { _, err := c.Certify(context.Background(), signed(21)); stayed <- err }()
-	for queued := 0; queued < 2; {
-		c.join.mu.Lock()
-		queued = len(c.join.queue)
-		c.join.mu.Unlock()
-	}
+	waitQueued(c, 2)
 	leave()
-	for range joinedCalls + 1 {
+	for range 2 {
 		if err := <-left; code(err) != "house_unreachable" || !errors.Is(err, context.Canceled) {
 			t.Errorf("who left got %v", err)
 		}

@@ -119,6 +119,16 @@ func (c *Client) Cycles(ctx context.Context, asset evm.Address, limit int) ([]Cy
 	return out.Cycles, err
 }
 
+// Unsettled returns the cycles that a participant has a claim on or owes to, newest first, at most limit.
+func (c *Client) Unsettled(ctx context.Context, asset, participant evm.Address, limit int) ([]Cycle, error) {
+	q := url.Values{"asset": {asset.Lower()}, "limit": {strconv.Itoa(limit)}}
+	var out struct {
+		Cycles []Cycle `json:"cycles"`
+	}
+	err := c.get(ctx, "/core/participants/"+participant.Lower()+"/unsettled?"+q.Encode(), &out)
+	return out.Cycles, err
+}
+
 // Proof returns a participant's outcome of a cycle with its proof.
 func (c *Client) Proof(ctx context.Context, cycle string, participant evm.Address) (out Proof, err error) {
 	err = c.get(ctx, participantPath(cycle, participant)+"/clearing-proof", &out)
