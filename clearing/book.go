@@ -63,6 +63,9 @@ type Tx interface {
 	PutPositions(c CycleRef, generation uint64, ps []Position) error
 	Positions(c CycleRef, generation uint64) ([]Position, error) // ascending by Index
 	Position(c CycleRef, generation uint64, participant evm.Address) (Position, bool, error)
+	// Unsettled returns the cycles, newest first, in whose present generation the participant is a creditor that has not
+	// claimed, or a debtor that has neither paid nor defaulted. limit 0 is no limit.
+	Unsettled(asset, participant evm.Address, limit int) ([]CycleRef, error)
 	// MarkPosition sets one participant's flags and what the bond stood in for. The position must be there.
 	MarkPosition(c CycleRef, generation uint64, participant evm.Address, filled money.Amount, flags PositionFlags) error
 

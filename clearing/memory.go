@@ -388,6 +388,22 @@ func (tx *memoryTx) Position(c CycleRef, generation uint64, participant evm.Addr
 	return row.list[i], true, nil
 }
 
+func (tx *memoryTx) Unsettled(asset, participant evm.Address, limit int) ([]CycleRef, error) {
+	var list []CycleRef
+	for ref, c := range tx.cycles {
+		p, ok, _ := tx.Position(ref, c.Generation, participant)
+		owes := p.Role == Debtor && !p.Flags.Paid && !p.Flags.Defaulted
+		if ok && ref.Asset == asset && (owes || p.Role == Creditor && !p.Flags.Claimed) {
+			list = append(list, ref)
+		}
+	}
+	slices.SortFunc(list, func(a, b CycleRef) int { return compareRefs(b, a) })
+	if limit > 0 && len(list) > limit {
+		list = list[:limit]
+	}
+	return list, nil
+}
+
 func (tx *memoryTx) MarkPosition(c CycleRef, generation uint64, participant evm.Address, filled money.Amount, flags PositionFlags) error {
 	if !tx.writes {
 		return errReadOnly

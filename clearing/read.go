@@ -145,6 +145,24 @@ func (h *House) Cycles(ctx context.Context, asset evm.Address, limit int) (list 
 	return list, err
 }
 
+// Unsettled returns an asset's cycles, newest first and at most limit, that a participant has a claim on or owes to, as
+// far as the chain has told: one that lets its collateral settle goes on owing, and may still pay to have it back.
+func (h *House) Unsettled(ctx context.Context, asset, participant evm.Address, limit int) (list []Cycle, err error) {
+	err = h.Book.Read(ctx, func(tx Tx) error {
+		list = nil
+		refs, err := tx.Unsettled(asset, participant, limit)
+		for _, ref := range refs {
+			c, _, err := tx.Cycle(ref)
+			if err != nil {
+				return err
+			}
+			list = append(list, c)
+		}
+		return err
+	})
+	return list, err
+}
+
 // Positions returns the positions of a cycle, ascending by participant: none before it is netted.
 func (h *House) Positions(ctx context.Context, id string) (ps []Position, err error) {
 	err = h.Book.Read(ctx, func(tx Tx) error {

@@ -33,6 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) clearing.Book) {
 		{"cycles", cycles},
 		{"positions", positions},
 		{"many positions", manyPositions},
+		{"unsettled cycles", unsettled},
 		{"schedules", schedules},
 		{"calls", calls},
 		{"blocks", blocks},
@@ -520,6 +521,41 @@ func positions(t *testing.T, b0 clearing.Book) {
 }
 
 // More rows than a database takes parameters in one statement.
+func unsettled(t *testing.T, b0 clearing.Book) {
+	b := book{t, b0}
+	who := addr(7)
+	at := func(role clearing.Role, flags clearing.PositionFlags) []clearing.Position {
+		return []clearing.Position{{Participant: who, Role: role, Amount: amount(1), Flags: flags}}
+	}
+	b.write(func(tx clearing.Tx) error {
+		var err error
+		for i, ps := range [][]clearing.Position{
+			at(clearing.Debtor, clearing.PositionFlags{}),
+			at(clearing.Debtor, clearing.PositionFlags{Paid: true}),
+			at(clearing.Debtor, clearing.PositionFlags{Defaulted: true}),
+			at(clearing.Creditor, clearing.PositionFlags{}),
+			at(clearing.Creditor, clearing.PositionFlags{Claimed: true}),
+			at(clearing.Flat, clearing.PositionFlags{}),
+		} {
+			c := makeCycle(ref(2, uint64(1000+i)), clearing.Final)
+			err = errors.Join(err, tx.PutCycle(c), tx.PutPositions(c.Ref, c.Generation, ps))
+		}
+		voided := makeCycle(ref(2, 2000), clearing.Final)
+		other := makeCycle(ref(3, 1000), clearing.Final)
+		return errors.Join(err, tx.PutCycle(voided), tx.PutPositions(voided.Ref, voided.Generation-1, at(clearing.Creditor, clearing.PositionFlags{})),
+			tx.PutCycle(other), tx.PutPositions(other.Ref, other.Generation, at(clearing.Creditor, clearing.PositionFlags{})))
+	})
+	b.read(func(tx clearing.Tx) error {
+		all, err := tx.Unsettled(addr(2), who, 0)
+		is(t, "unsettled cycles", all, []clearing.CycleRef{ref(2, 1003), ref(2, 1000)})
+		newest, err2 := tx.Unsettled(addr(2), who, 1)
+		is(t, "the newest one", newest, []clearing.CycleRef{ref(2, 1003)})
+		none, err3 := tx.Unsettled(addr(2), addr(8), 0)
+		is(t, "of a stranger", len(none), 0)
+		return errors.Join(err, err2, err3)
+	})
+}
+
 func manyPositions(t *testing.T, b0 clearing.Book) {
 	b := book{t, b0}
 	c := ref(2, 1000)

@@ -10,8 +10,8 @@ import (
 	"github.com/farthing402/farthing/x402"
 )
 
-// cyclesLooked is how many of a house's newest cycles collect and settle look at: a year of days, an hour of seconds.
-const cyclesLooked = 500
+// cyclesLooked is how many cycles collect and settle deal with at once; the next run takes the rest.
+const cyclesLooked = 1000
 
 // claimsPerCall keeps one collecting transaction below a tenth of the gas that a transaction may use.
 const claimsPerCall = 50
@@ -67,7 +67,7 @@ func (c *collectCmd) Run(r *run) error {
 
 // owed finds the final cycles in which an address is a creditor that has not collected.
 func (r *run) owed(v *venue, creditor evm.Address) (claims []chain.Claim, total money.Amount, err error) {
-	cycles, err := v.House.Cycles(r.ctx, v.Token.Address, cyclesLooked)
+	cycles, err := v.House.Unsettled(r.ctx, v.Token.Address, creditor, cyclesLooked)
 	if err != nil {
 		return nil, total, err
 	}
@@ -120,7 +120,7 @@ func (c *settleCmd) Run(r *run) error {
 	if err != nil {
 		return err
 	}
-	cycles, err := v.House.Cycles(r.ctx, v.Token.Address, cyclesLooked)
+	cycles, err := v.House.Unsettled(r.ctx, v.Token.Address, key.Address(), cyclesLooked)
 	if err != nil {
 		return err
 	}
