@@ -3,6 +3,7 @@ package clearing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -229,14 +230,14 @@ func TestChainClockBehind(t *testing.T) {
 
 func TestManyChunks(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.ChunkMax = 4 })
+	w := newWorld(t, func(c *Config) { c.ChunkMax = 2 })
 	for i := range 10 {
 		w.deposit(i, 100)
 		w.owe(i, (i+1)%11, uint64(10+i), start)
 	}
 	w.closeAt(cutoff)
 	c := w.status(Committed)
-	if c.Participants != 11 || c.Posted != 3 || c.Height != 2 {
+	if c.Participants != 11 || c.Posted != 6 || c.Height != 1 {
 		t.Errorf("%+v", c)
 	}
 	w.check()
@@ -489,9 +490,19 @@ func TestHouseAwayAtTheDeadline(t *testing.T) {
 	w.check()
 }
 
-// A debtor that is short is filled from the bond; its payment refills it.
+// A debtor that is short is filled from the bond. Its payment refills the bond, and so does the release of a voided
+// cycle, but never both.
 func TestBondFillsAndIsRefilled(t *testing.T) {
 	t.Parallel()
+	for _, paid := range []bool{true, false} {
+		t.Run(fmt.Sprintf("paid %v", paid), func(t *testing.T) {
+			t.Parallel()
+			bondFillsAndIsRefilled(t, paid)
+		})
+	}
+}
+
+func bondFillsAndIsRefilled(t *testing.T, paid bool) {
 	w := newWorld(t)
 	w.chain.addBond(money.Units(500))
 	w.deposit(0, 100)
@@ -519,12 +530,23 @@ func TestBondFillsAndIsRefilled(t *testing.T) {
 		t.Errorf("bond %d, on chain %s", bond(), w.chain.bond)
 	}
 	w.check()
-	if !w.chain.pay(c.Ref, p.Position) {
-		t.Fatal("cannot pay")
+	if paid {
+		if !w.chain.pay(c.Ref, p.Position) {
+			t.Fatal("cannot pay")
+		}
+		w.mine(cutoff + 2)
+		if bond() != 500 || units(w.chain.bond) != 500 {
+			t.Errorf("bond after payment %d, on chain %s", bond(), w.chain.bond)
+		}
+		w.check()
 	}
-	w.mine(cutoff + 2)
-	if bond() != 500 || units(w.chain.bond) != 500 {
-		t.Errorf("bond after payment %d, on chain %s", bond(), w.chain.bond)
+	w.chain.refuse = func(c simCall) bool { return c.Kind != "release" }
+	w.chain.void(c.Ref)
+	w.mine(cutoff + 3)
+	w.mine(cutoff + 4)
+	lost := uint64(55) // what the chain has lost, and the house still counts
+	if a := w.account(0); bond() != 500 || units(w.chain.bond) != 500 || units(a.Collateral()) != units(w.chain.collateral[party(0)])+lost {
+		t.Errorf("after the release: bond %d, on chain %s; collateral %s, on chain %s", bond(), w.chain.bond, a.Collateral(), w.chain.collateral[party(0)])
 	}
 	w.check()
 }
