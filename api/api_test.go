@@ -251,6 +251,9 @@ func TestClientAndHandlerAgree(t *testing.T) {
 	if list, err := c.Cycles(ctx, dollar, 5); err != nil || len(list) != 1 || list[0].ID != cycle {
 		t.Errorf("cycles %v, %v", list, err)
 	}
+	if list, err := c.Unsettled(ctx, dollar, party(1), 5); err != nil || len(list) != 0 {
+		t.Errorf("unsettled before netting %v, %v", list, err)
+	}
 	if one, err := c.Cycle(ctx, cycle.String()); err != nil || one.Text != vectors.Certificate.Text {
 		t.Errorf("cycle %+v, %v", one, err)
 	}
