@@ -189,16 +189,18 @@ func (t *tx) Position(c clearing.CycleRef, generation uint64, participant evm.Ad
 	return p, true, nil
 }
 
-// Unsettled implements [clearing.Tx]. The condition is that of the index position_unsettled.
+// Unsettled implements [clearing.Tx]. The condition is word for word that of the index position_unsettled.
 func (t *tx) Unsettled(asset, participant evm.Address, limit int) (all []clearing.CycleRef, err error) {
 	err = t.each(`SELECT p.cycle_start FROM position p JOIN cycle c ON c.asset = p.asset AND c.start = p.cycle_start AND c.generation = p.generation
 		WHERE p.participant = ? AND p.asset = ? AND ((p.role = 0 AND p.paid = 0 AND p.defaulted = 0) OR (p.role = 1 AND p.claimed = 0))
 		ORDER BY p.cycle_start DESC LIMIT ?`,
 		[]any{participant[:], asset[:], limitOf(limit)}, func(rows *sql.Rows) error {
 			ref := clearing.CycleRef{Asset: asset}
-			err := rows.Scan(&ref.Start)
+			if err := rows.Scan(&ref.Start); err != nil {
+				return corrupt("position", positionKey(ref, 0, participant), err)
+			}
 			all = append(all, ref)
-			return err
+			return nil
 		})
 	return all, err
 }

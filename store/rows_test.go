@@ -257,7 +257,8 @@ func TestReadsUseIndexes(t *testing.T) {
 		_, _, e7 := tx.Position(ref, 0, address(1))
 		_, e8 := tx.Blocks(clearing.Head, 1)
 		_, _, e9 := tx.CallState("x")
-		return errors.Join(e1, e2, e3, e4, e5, e6, e7, e8, e9)
+		_, e10 := tx.Unsettled(address(1), address(1), 1)
+		return errors.Join(e1, e2, e3, e4, e5, e6, e7, e8, e9, e10)
 	}); err != nil {
 		t.Fatal(err)
 	}
