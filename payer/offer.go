@@ -23,6 +23,9 @@ import (
 // quoteSlack is how far a seller's clock may be behind ours before its quote counts as expired.
 const quoteSlack = 30 * time.Second
 
+// offersMax is how many offers of a 402 are looked at: more than any seller has, and not enough to be a burden.
+const offersMax = 32
+
 // terms are a 402 and what was read beside it.
 type terms struct {
 	x402.PaymentRequired
@@ -46,6 +49,7 @@ func readTerms(resp *http.Response) (terms, error) {
 	if t.PaymentRequired, body, err = x402.ParsePaymentRequired(resp); err != nil {
 		return t, err
 	}
+	t.Accepts = t.Accepts[:min(len(t.Accepts), offersMax)]
 	_ = json.Unmarshal(body, &t.said) // a page for people, or nothing
 	if resp.Header.Get(x402.HeaderRequired) == "" {
 		return t, nil

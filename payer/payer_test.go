@@ -466,6 +466,30 @@ func TestTheCheapestOfferIsPaidAndTiesKeepTheSellersOrder(t *testing.T) {
 	}
 }
 
+// A thousand offers are no reason to write a thousand lines about them.
+func TestAThousandOffers(t *testing.T) {
+	t.Parallel()
+	s := (&seller{offers: func(o x402.Requirements) []x402.Requirements {
+		o.Scheme, o.Extra = "x", nil
+		list := make([]x402.Requirements, 1000)
+		for i := range list {
+			list[i] = o
+		}
+		return list
+	}}).start(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := httptest.NewRecorder()
+		s.ServeHTTP(rec, r)
+		w.WriteHeader(402) // in the body only: no header is that long
+		w.Write(rec.Body.Bytes())
+	}))
+	defer server.Close()
+	_, _, err := get(newPayer(t), server.URL)
+	if n := need(err); n == nil || n.Code != "no_common_option" || len(n.Reason) > 10_000 || len(n.Ways) > offersMax {
+		t.Errorf("%.300v", err)
+	}
+}
+
 // Terms in a body of version 1 are answered in version 1, with the network as 4Mica's clients write it.
 func TestVersion1(t *testing.T) {
 	t.Parallel()
@@ -749,7 +773,7 @@ func TestAnswersThatSayAskAgain(t *testing.T) {
 		{"house_unreachable", 1, 2, false},
 		{"book_unavailable", 99, 4, true},
 		{"settlement_pending", 99, 4, true},
-		{"payment_used", 99, 1, true},
+		{"payment_used", 99, 1, false}, // charged: the answer says so to the caller
 	} {
 		s := &seller{}
 		s.answer = func(w http.ResponseWriter, _ *http.Request, p payment) bool {

@@ -33,7 +33,8 @@ var backoffs = []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Sec
 var errTooLarge = x402.Errorf("body_too_large", "the request has a price and its body is larger than %d bytes", bodyMax).
 	WithHint("nothing was signed; send a smaller body")
 
-// RoundTrip implements [http.RoundTripper]. A request that already carries a payment is passed on as it is. Errors of a
+// RoundTrip implements [http.RoundTripper]. A request that already carries a payment is passed on as it is. Of any other, a
+// body of up to 10 MiB is read to its end before it is sent: a payment covers all of it, and it is sent again. Errors of a
 // purchase are [*NeedError], [*PendingError] or [*x402.Error]; http.Client wraps them in a *url.Error, through which
 // errors.As sees.
 func (p *Payer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -385,12 +386,11 @@ func (o outcome) why() error {
 // conclude writes down what a purchase came to. It returns an answer for the caller; or an error; or both, when the answer
 // is a 402 with which the purchase may be tried anew, once.
 func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response, error) {
-	unknown := out.said != nil && (out.again() || out.said.Code == "payment_used")
 	switch {
 	case out.err != nil && !out.left: // certain: it never left
 		p.void(&r, true, "not_sent")
 		return nil, out.err
-	case out.err != nil || unknown:
+	case out.err != nil || out.again():
 		if out.said != nil && r.State == Sent {
 			r.Code = out.said.Code
 			p.write(r)
@@ -402,10 +402,15 @@ func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response,
 	}
 
 	// The seller refuses. Its word, and its note if there is one, decide what counts as spent.
-	if receipt, ok := x402.ReadReceipt(out.resp); ok {
+	receipt, ok := x402.ReadReceipt(out.resp)
+	switch {
+	case ok:
 		r.settle(&receipt, p.Now())
 		p.write(r)
-	} else if r.State != Charged {
+	case out.said.Code == "payment_used": // it bought something, and the seller has nothing more to say about that
+		r.settle(nil, p.Now())
+		p.write(r)
+	case r.State != Charged:
 		p.void(&r, false, out.said.Code)
 	}
 	if out.resp.StatusCode != http.StatusPaymentRequired {
