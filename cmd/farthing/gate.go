@@ -18,6 +18,7 @@ import (
 
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/store"
@@ -106,7 +107,7 @@ func (c *gateCmd) Run(r *run) error {
 	}
 	gate, err := paywall.NewGate(pw, what)
 	if err != nil {
-		return c.place(err)
+		return c.place(err, file)
 	}
 	if err := pw.Recover(r.ctx); err != nil {
 		return err
@@ -247,14 +248,21 @@ func (c *gateCmd) gateConfig(file gateFile) (paywall.GateConfig, error) {
 	return g, nil
 }
 
-// place puts the file's name before what the gate found wrong with it.
-func (c *gateCmd) place(err error) error {
+// place puts before what the gate found wrong with a file where that stands in it.
+func (c *gateCmd) place(err error, file gateFile) error {
 	var e *x402.Error
 	if c.Config == "" || !errors.As(err, &e) {
 		return err
 	}
+	where := filepath.Base(c.Config)
+	var bad *money.PriceError
+	if errors.As(err, &bad) {
+		if at, ok := file.find(bad.Text); ok {
+			where += fmt.Sprintf(":%d:%d", at.Line, at.Column+bad.Column-1)
+		}
+	}
 	f := *e
-	f.Message = filepath.Base(c.Config) + ": " + f.Message
+	f.Message = where + ": " + f.Message
 	return &f
 }
 
@@ -287,7 +295,7 @@ func (c *gateCmd) watch(r *run, gate *paywall.Gate) {
 			what, err = c.gateConfig(file)
 		}
 		if err == nil {
-			err = c.place(gate.Swap(what))
+			err = c.place(gate.Swap(what), file)
 		}
 		if err != nil {
 			r.say("%s not changed: the file cannot be used", r.Now().Format("15:04:05"))

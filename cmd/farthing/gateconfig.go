@@ -44,6 +44,18 @@ type located struct {
 	Line, Column int
 }
 
+// find returns where a price or a sum stands in the file.
+func (g gateFile) find(text string) (located, bool) {
+	for _, r := range g.Routes {
+		for _, l := range []located{r.Price, r.Minimum, r.UpTo} {
+			if l.Text == text {
+				return l, true
+			}
+		}
+	}
+	return located{}, false
+}
+
 var environment = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // parseGate reads gate.yaml strictly: unknown and repeated keys are refused with the nearest known one, ${NAME} is taken
