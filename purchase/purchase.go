@@ -73,7 +73,7 @@ type Book interface {
 	Reserve(ctx context.Context, p Purchase) (Purchase, error)
 	// Run moves Reserved to Running.
 	Run(ctx context.Context, id string, certificate []byte, at time.Time) error
-	// Finish moves p.ID from one of Reserved, Running or Pending to p.State (Committed, Void or Pending) and stores
+	// Finish moves p.ID to p.State (Committed, Void or Pending) where [State.May] lets it, and stores
 	// Charged, Units, Cost, Downstream, Outcome, Proof, DoneAt and Answer of p.
 	Finish(ctx context.Context, p Purchase) error
 	// Find returns the purchase of a payment, and FindID that of an id; false if there is none.

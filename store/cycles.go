@@ -123,10 +123,13 @@ func position(scan func(...any) error) (p clearing.Position, err error) {
 	return p, checkPosition(p)
 }
 
-// checkPosition refuses a role that no tree has.
+// checkPosition refuses a role that no tree has, and an amount that does not go with it.
 func checkPosition(p clearing.Position) error {
 	if p.Role > clearing.Flat {
 		return fmt.Errorf("role %d is none", p.Role)
+	}
+	if (p.Role == clearing.Flat) != p.Amount.IsZero() {
+		return fmt.Errorf("role %d with amount %s", p.Role, p.Amount)
 	}
 	return nil
 }

@@ -462,9 +462,12 @@ func makePositions(n int) []clearing.Position {
 	ps := make([]clearing.Position, n)
 	for i := range ps {
 		ps[i] = clearing.Position{
-			Index: uint64(i), Participant: evm.Address{byte(i >> 8), byte(i), 5}, Role: clearing.Role(i % 3), Amount: amount(uint64(i)),
+			Index: uint64(i), Participant: evm.Address{byte(i >> 8), byte(i), 5}, Role: clearing.Role(i % 3), Amount: amount(uint64(i) + 1),
 			Out: amount(uint64(i) + 1), In: amount(uint64(i) + 2), Statement: hash(byte(i)), Filled: amount(uint64(i) + 3),
 			Flags: clearing.PositionFlags{Paid: i%2 == 0, Claimed: i%3 == 0, Defaulted: i%5 == 0},
+		}
+		if ps[i].Role == clearing.Flat {
+			ps[i].Amount = money.Amount{}
 		}
 	}
 	return ps
@@ -535,7 +538,7 @@ func unsettled(t *testing.T, b0 clearing.Book) {
 			at(clearing.Debtor, clearing.PositionFlags{Defaulted: true}),
 			at(clearing.Creditor, clearing.PositionFlags{}),
 			at(clearing.Creditor, clearing.PositionFlags{Claimed: true}),
-			at(clearing.Flat, clearing.PositionFlags{}),
+			{{Participant: who, Role: clearing.Flat}},
 		} {
 			c := makeCycle(ref(2, uint64(1000+i)), clearing.Final)
 			err = errors.Join(err, tx.PutCycle(c), tx.PutPositions(c.Ref, c.Generation, ps))

@@ -41,6 +41,10 @@ func (p *program) report(err error, asJSON bool) int {
 	if !ok && errors.Is(err, context.Canceled) {
 		return 1 // Ctrl-C: whoever pressed it knows
 	}
+	var hinted interface{ Hint() string }
+	if !ok && errors.As(err, &hinted) { // of a package that has no codes
+		e, ok = &x402.Error{Code: "config_invalid", Message: err.Error(), Hint: hinted.Hint()}, true
+	}
 	if !ok {
 		e = &x402.Error{Code: "internal", Message: err.Error(), Hint: "this should not happen; farthing --verbose tells more"}
 	}
