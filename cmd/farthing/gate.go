@@ -18,7 +18,6 @@ import (
 
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
-	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/store"
@@ -248,21 +247,23 @@ func (c *gateCmd) gateConfig(file gateFile) (paywall.GateConfig, error) {
 	return g, nil
 }
 
-// place puts before what the gate found wrong with a file where that stands in it.
+// place says of everything that the gate found wrong with a file where in the file it is.
 func (c *gateCmd) place(err error, file gateFile) error {
-	var e *x402.Error
-	if c.Config == "" || !errors.As(err, &e) {
+	faults := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		faults = joined.Unwrap()
+	}
+	first, ok := x402.AsError(faults[0])
+	if c.Config == "" || !ok {
 		return err
 	}
-	where := filepath.Base(c.Config)
-	var bad *money.PriceError
-	if errors.As(err, &bad) {
-		if at, ok := file.find(bad.Text); ok {
-			where += fmt.Sprintf(":%d:%d", at.Line, at.Column+bad.Column-1)
-		}
+	f := *first
+	lines := make([]string, len(faults))
+	for i, fault := range faults {
+		at := file.find(fault)
+		lines[i] = fmt.Sprintf("%s:%d:%d: %v", filepath.Base(c.Config), at.Line, at.Column, fault)
 	}
-	f := *e
-	f.Message = where + ": " + f.Message
+	f.Message = strings.Join(lines, "\n       ")
 	return &f
 }
 

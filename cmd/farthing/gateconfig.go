@@ -44,16 +44,23 @@ type located struct {
 	Line, Column int
 }
 
-// find returns where a price or a sum stands in the file.
-func (g gateFile) find(text string) (located, bool) {
+// find returns where in the file a fault is that the gate found: a price or sum, or else the route that it names.
+func (g gateFile) find(fault error) located {
+	var bad *money.PriceError
+	priced := errors.As(fault, &bad)
 	for _, r := range g.Routes {
+		if !strings.HasPrefix(fault.Error(), r.Pattern.Text+": ") {
+			continue
+		}
 		for _, l := range []located{r.Price, r.Minimum, r.UpTo} {
-			if l.Text == text {
-				return l, true
+			if priced && l.Text == bad.Text {
+				l.Column += bad.Column - 1
+				return l
 			}
 		}
+		return r.Pattern
 	}
-	return located{}, false
+	return located{Line: 1, Column: 1}
 }
 
 var environment = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
