@@ -38,7 +38,7 @@ func (c *collectCmd) Run(r *run) error {
 			return misuse("--to: %v", err)
 		}
 	}
-	if r.cli.Dev {
+	if r.cli.Dev && !r.cli.DryRun {
 		if err := r.fund(v, key); err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func (c *collectCmd) Run(r *run) error {
 		}
 		claims = claims[n:]
 	}
-	return r.emit(map[string]any{"collected": total, "cycles": len(owed), "to": to, "dryRun": r.cli.DryRun},
+	return r.emit(map[string]any{"collected": total, "cycles": len(owed), "to": to},
 		"collected %s from %d cycles\n", v.format(total), len(owed))
 }
 
@@ -158,5 +158,5 @@ func (c *settleCmd) Run(r *run) error {
 	if err := r.send(v, key, append(allow, calls...)...); err != nil {
 		return err
 	}
-	return r.emit(map[string]any{"paid": total, "cycles": n, "dryRun": r.cli.DryRun}, "paid %s for %d cycles; that collateral is yours again\n", v.format(total), n)
+	return r.emit(map[string]any{"paid": total, "cycles": n}, "paid %s for %d cycles; that collateral is yours again\n", v.format(total), n)
 }

@@ -28,7 +28,7 @@ func (c *depositCmd) Run(r *run) error {
 	if err != nil {
 		return err
 	}
-	if r.cli.Dev {
+	if r.cli.Dev && !r.cli.DryRun {
 		if err := r.fund(v, key); err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func (c *depositCmd) Run(r *run) error {
 	if err != nil {
 		return err
 	}
-	return r.emit(map[string]any{"address": key.Address(), "deposited": amount, "collateral": now, "dryRun": r.cli.DryRun},
+	return r.emit(map[string]any{"address": key.Address(), "deposited": amount, "collateral": now},
 		"deposited %s; collateral of %s is %s\n", v.format(amount), key.Address(), v.format(now))
 }
 
@@ -129,7 +129,7 @@ func (c *withdrawCmd) Run(r *run) error {
 		if err := r.send(v, key, contracts.RequestWithdrawal(asset, amount)); err != nil {
 			return err
 		}
-		return r.emit(map[string]any{"requested": amount, "delaySeconds": delay, "dryRun": r.cli.DryRun},
+		return r.emit(map[string]any{"requested": amount, "delaySeconds": delay},
 			"asked for %s; run farthing withdraw in %s to be paid out. Until then it backs what you promised before.\n", v.format(amount), span(delay))
 	}
 	w, err := v.Reader.Withdrawal(r.ctx, key.Address(), asset)

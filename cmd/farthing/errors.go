@@ -34,7 +34,7 @@ func misuse(format string, args ...any) *fault { return fail("usage", format, ar
 
 // report writes an error as two lines on the error stream, or as JSON, and returns the exit code.
 func (p *program) report(err error, asJSON bool) int {
-	if err == nil {
+	if err == nil || errors.Is(err, errDry) {
 		return 0
 	}
 	e, ok := x402.AsError(err)

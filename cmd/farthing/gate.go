@@ -107,6 +107,9 @@ func (c *gateCmd) Run(r *run) error {
 	if err != nil {
 		return c.place(err, file)
 	}
+	if r.cli.DryRun {
+		return r.emit(map[string]any{"routes": len(what.Routes), "payTo": pw.Payee()}, "%d routes can be sold, paid to %s\n", len(what.Routes), pw.Payee())
+	}
 	if err := pw.Recover(r.ctx); err != nil {
 		return err
 	}

@@ -54,6 +54,9 @@ func (c *getCmd) Run(r *run) error {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, timeout)
 	defer cancel()
+	if r.cli.DryRun {
+		return c.ask(r, ctx)
+	}
 	p, err := c.payer(r)
 	if err != nil {
 		return err
@@ -78,6 +81,36 @@ func (c *getCmd) Run(r *run) error {
 		return c.lost(err)
 	}
 	return c.answer(r, p, resp)
+}
+
+// ask requests without paying, and says what it would cost.
+func (c *getCmd) ask(r *run, ctx context.Context) error {
+	if c.URL == "" {
+		return misuse("--dry-run asks what a URL costs; --resume and --receipt sign nothing anyway")
+	}
+	req, err := c.request(r, ctx)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return c.lost(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusPaymentRequired {
+		return r.emit(map[string]any{"status": resp.StatusCode, "accepts": []any{}}, "%s answers %s without payment\n", c.URL, resp.Status)
+	}
+	terms, _, err := x402.ParsePaymentRequired(resp)
+	if err != nil {
+		return err
+	}
+	for _, way := range terms.Accepts {
+		if err := r.emit(way, "would sign at most %s units of %s on %s for %s, by %s (%s, %s)\n", way.Amount, way.Asset, way.Network, way.PayTo, way.Scheme,
+			way.ExtraString("price"), way.ExtraString("completion")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lost explains an error that carries none of our codes: then nothing was signed.

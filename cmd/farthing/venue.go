@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/ethereum/go-ethereum/common/hexutil"
 
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
@@ -95,14 +98,19 @@ func (r *run) venue(f venueFlags) (v *venue, err error) {
 	return v, nil
 }
 
+// errDry ends a verb that was asked to send nothing, once it has said what it would send.
+var errDry = errors.New("nothing was sent")
+
 // send sends calls from one key through an outbox on disk, so that a command which is cut off is finished by the next
 // one, and waits until each is as deep as the chain needs.
 func (r *run) send(v *venue, key evm.Signer, calls ...evm.Call) error {
 	if r.cli.DryRun {
 		for _, c := range calls {
-			r.say("would send to %s: %d bytes of call data", c.To, len(c.Data))
+			if err := r.emit(map[string]any{"from": key.Address(), "to": c.To, "data": hexutil.Bytes(c.Data)}, "would send from %s to %s: 0x%x\n", key.Address().Short(), c.To, c.Data); err != nil {
+				return err
+			}
 		}
-		return nil
+		return errDry
 	}
 	path, err := r.inFolder(fmt.Sprintf("wallet-%d.db", v.Client.ChainID()))
 	if err != nil {
