@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ethereum/go-ethereum/common/hexutil"
-
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
@@ -106,7 +104,7 @@ var errDry = errors.New("nothing was sent")
 func (r *run) send(v *venue, key evm.Signer, calls ...evm.Call) error {
 	if r.cli.DryRun {
 		for _, c := range calls {
-			if err := r.emit(map[string]any{"from": key.Address(), "to": c.To, "data": hexutil.Bytes(c.Data)}, "would send from %s to %s: 0x%x\n", key.Address().Short(), c.To, c.Data); err != nil {
+			if err := r.emit(map[string]any{"from": key.Address(), "to": c.To, "data": fmt.Sprintf("0x%x", c.Data)}, "would send from %s to %s: 0x%x\n", key.Address().Short(), c.To, c.Data); err != nil {
 				return err
 			}
 		}
