@@ -37,7 +37,8 @@ type Config struct {
 // House is a clearing house: see the package's documentation. It is safe for concurrent use, and several houses may
 // share one Book. Make one with [New].
 type House struct {
-	Config
+	Config // as New completed it; to be read, not changed
+
 	height    uint8    // chunks hold 2^height positions
 	separator evm.Hash // of claims
 	domain    evm.Hash // of certificates
