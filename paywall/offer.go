@@ -42,6 +42,7 @@ type extra struct {
 	Refund      string `json:"refund"`
 	Uncaptured  string `json:"uncaptured"`
 	Expires     int64  `json:"expires"` // unix seconds
+	Vault       string `json:"vault,omitempty"` // whose collateral backs it, so that a buyer of another house need not try
 	TabEndpoint string `json:"tabEndpoint,omitempty"`
 }
 
@@ -113,7 +114,7 @@ func (v *visit) toSign(o offer) money.Amount {
 func (v *visit) requirements(o offer) (x402.Requirements, error) {
 	members, err := json.Marshal(extra{
 		Quote: o.quote.Token(v.pw.secret), Price: o.quote.Price, Completion: o.quote.Completion, Refund: o.quote.Refund,
-		Uncaptured: o.quote.Uncaptured, Expires: o.quote.Expires, TabEndpoint: v.tabEndpoint(),
+		Uncaptured: o.quote.Uncaptured, Expires: o.quote.Expires, Vault: v.pw.vault(), TabEndpoint: v.tabEndpoint(),
 	})
 	if err != nil {
 		return x402.Requirements{}, err
@@ -123,6 +124,16 @@ func (v *visit) requirements(o offer) (x402.Requirements, error) {
 		Asset: o.quote.Asset.String(), PayTo: o.quote.Payee.String(), MaxTimeoutSeconds: int(v.pw.cfg.QuoteLifetime / time.Second),
 	}
 	return r, json.Unmarshal(members, &r.Extra)
+}
+
+// vault is the clearing house's, or "" while it has not answered yet.
+func (pw *Paywall) vault() string {
+	pw.mu.Lock()
+	defer pw.mu.Unlock()
+	if pw.verifier == nil {
+		return ""
+	}
+	return pw.verifier.params.Deployment.Vault.String()
 }
 
 func (v *visit) tabEndpoint() string {
