@@ -1,0 +1,174 @@
+package paywalltest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/farthing402/farthing/api/client"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/paywall"
+	"github.com/farthing402/farthing/purchase"
+)
+
+var errDead = errors.New("the process is gone")
+
+// life is what a seller's process holds from its start to its end. After a crash nothing that it still does reaches its
+// book, the clearing house or a buyer.
+type life struct {
+	paywall *paywall.Paywall
+	handler http.Handler
+	dead    atomic.Bool
+}
+
+func (l *life) serve(w http.ResponseWriter, r *http.Request) {
+	l.handler.ServeHTTP(w, r)
+	if l.dead.Load() {
+		panic(http.ErrAbortHandler) // the buyer hears nothing more
+	}
+}
+
+func (l *life) alive() error {
+	if l.dead.Load() {
+		return errDead
+	}
+	return nil
+}
+
+func (s *Server) current() *life {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.life
+}
+
+// begin starts a process of the seller's over its book.
+func (s *Server) begin() {
+	s.t.Helper()
+	l := &life{}
+	house, err := client.New(s.house.URL)
+	s.must("find the clearing house", err)
+	var c paywall.Config
+	if s.config.paywall != nil {
+		s.config.paywall(&c)
+	}
+	c.PayTo, c.Signer, c.Network, c.ClearingHouse, c.Now = "", s.keys.seller, "dev", "", s.Now
+	c.House, c.Purchases = mortalHouse{house, l}, mortalBook{s.book, l}
+	l.paywall, err = paywall.New(c)
+	s.must("make the paywall", err)
+	l.handler = s.routes(l.paywall)
+	s.must("routes", l.paywall.Check())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.life = l
+}
+
+// Crash ends the seller's process as a power failure would, in the middle of whatever it does: buyers see their connections
+// break, and what is not in the book of purchases is lost. Another process starts at once over the same book. It may be called
+// by a handler, which then works for nobody.
+func (s *Server) Crash() {
+	s.t.Helper()
+	old := s.current()
+	old.dead.Store(true)
+	s.begin()
+	s.web.CloseClientConnections()
+	go func() { _ = old.paywall.Close(context.Background()) }() // its goroutine ends; it has nothing left to deliver with
+}
+
+// Restart ends the seller's process in order, and starts another over the same book. No request may be under way.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.must("close the paywall", s.current().paywall.Close(context.Background()))
+	s.begin()
+}
+
+// mortalHouse is the clearing house as a process sees it.
+type mortalHouse struct {
+	paywall.House
+	life *life
+}
+
+func (h mortalHouse) Params(ctx context.Context) (client.Params, error) {
+	if err := h.life.alive(); err != nil {
+		return client.Params{}, err
+	}
+	return h.House.Params(ctx)
+}
+
+func (h mortalHouse) Certify(ctx context.Context, s guarantee.Signed) (guarantee.Certificate, error) {
+	if err := h.life.alive(); err != nil {
+		return guarantee.Certificate{}, err
+	}
+	return h.House.Certify(ctx, s)
+}
+
+func (h mortalHouse) Notes(ctx context.Context, notes []guarantee.SignedNote) ([]error, error) {
+	if err := h.life.alive(); err != nil {
+		return nil, err
+	}
+	return h.House.Notes(ctx, notes)
+}
+
+// mortalBook is the book as a process sees it.
+type mortalBook struct {
+	purchase.Book
+	life *life
+}
+
+func (b mortalBook) Reserve(ctx context.Context, p purchase.Purchase) (purchase.Purchase, error) {
+	if err := b.life.alive(); err != nil {
+		return purchase.Purchase{}, err
+	}
+	return b.Book.Reserve(ctx, p)
+}
+
+func (b mortalBook) Run(ctx context.Context, id string, certificate []byte, at time.Time) error {
+	if err := b.life.alive(); err != nil {
+		return err
+	}
+	return b.Book.Run(ctx, id, certificate, at)
+}
+
+func (b mortalBook) Finish(ctx context.Context, p purchase.Purchase) error {
+	if err := b.life.alive(); err != nil {
+		return err
+	}
+	return b.Book.Finish(ctx, p)
+}
+
+func (b mortalBook) Find(ctx context.Context, payment evm.Hash) (purchase.Purchase, bool, error) {
+	if err := b.life.alive(); err != nil {
+		return purchase.Purchase{}, false, err
+	}
+	return b.Book.Find(ctx, payment)
+}
+
+func (b mortalBook) FindID(ctx context.Context, id string) (purchase.Purchase, bool, error) {
+	if err := b.life.alive(); err != nil {
+		return purchase.Purchase{}, false, err
+	}
+	return b.Book.FindID(ctx, id)
+}
+
+func (b mortalBook) Unfinished(ctx context.Context) ([]purchase.Purchase, error) {
+	if err := b.life.alive(); err != nil {
+		return nil, err
+	}
+	return b.Book.Unfinished(ctx)
+}
+
+func (b mortalBook) Undelivered(ctx context.Context, limit int) ([]purchase.Purchase, error) {
+	if err := b.life.alive(); err != nil {
+		return nil, err
+	}
+	return b.Book.Undelivered(ctx, limit)
+}
+
+func (b mortalBook) Delivered(ctx context.Context, id string) error {
+	if err := b.life.alive(); err != nil {
+		return err
+	}
+	return b.Book.Delivered(ctx, id)
+}
