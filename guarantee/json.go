@@ -5,31 +5,35 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 
-	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
 )
 
-type claimsJSON struct {
-	Version   string `json:"version"`
-	Payer     string `json:"user_address"`
-	Payee     string `json:"recipient_address"`
-	ReqID     string `json:"req_id"`
-	Amount    string `json:"amount"`
-	Asset     string `json:"asset_address"`
-	Timestamp uint64 `json:"timestamp"`
-}
+// What is written here is written piece by piece: encoding/json would scan every value again for each level that it is
+// nested in, and a certificate has three.
 
 // MarshalJSON writes the claims as 4Mica's clients do: lower-case addresses, minimal hexadecimal numbers.
-func (c Claims) MarshalJSON() ([]byte, error) {
+func (c Claims) MarshalJSON() ([]byte, error) { return c.appendJSON(make([]byte, 0, 384)) }
+
+func (c Claims) appendJSON(b []byte) ([]byte, error) {
 	reqID, err := money.AmountFromBytes(c.ReqID[:])
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(claimsJSON{
-		Version: "v1", Payer: c.Payer.Lower(), Payee: c.Payee.Lower(), ReqID: reqID.Hex(),
-		Amount: c.Amount.Hex(), Asset: c.Asset.Lower(), Timestamp: c.Timestamp,
-	})
+	b = append(b, `{"version":"v1","user_address":"`...)
+	b = append(b, c.Payer.Lower()...)
+	b = append(b, `","recipient_address":"`...)
+	b = append(b, c.Payee.Lower()...)
+	b = append(b, `","req_id":"`...)
+	b = append(b, reqID.Hex()...)
+	b = append(b, `","amount":"`...)
+	b = append(b, c.Amount.Hex()...)
+	b = append(b, `","asset_address":"`...)
+	b = append(b, c.Asset.Lower()...)
+	b = append(b, `","timestamp":`...)
+	b = strconv.AppendUint(b, c.Timestamp, 10)
+	return append(b, '}'), nil
 }
 
 // UnmarshalJSON reads claims of version 1. Addresses may have any letter case; numbers may be hexadecimal or decimal
@@ -83,14 +87,21 @@ func (c *Claims) read(o object) error {
 	return nil
 }
 
-type signedJSON struct {
-	Claims    Claims        `json:"claims"`
-	Signature evm.Signature `json:"signature"`
-	Form      Form          `json:"scheme"`
-}
-
 // MarshalJSON writes the body of a guarantee request.
-func (s Signed) MarshalJSON() ([]byte, error) { return json.Marshal(signedJSON(s)) }
+func (s Signed) MarshalJSON() ([]byte, error) {
+	form, err := json.Marshal(string(s.Form)) // may be any text
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.Claims.appendJSON(append(make([]byte, 0, 640), `{"claims":`...))
+	if err != nil {
+		return nil, err
+	}
+	b = append(b, `,"signature":"`...)
+	b = append(b, s.Signature.String()...)
+	b = append(b, `","scheme":`...)
+	return append(append(b, form...), '}'), nil
+}
 
 // UnmarshalJSON reads the body of a guarantee request. A missing scheme is [EIP712]; unknown members are ignored, a
 // member given twice is refused. It checks shapes only; see [Signed.Verify].
@@ -121,15 +132,17 @@ func (s *Signed) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-type certificateJSON struct {
-	Claims    string     `json:"claims"`
-	Signature string     `json:"signature"`
-	Batch     *Inclusion `json:"batch,omitempty"`
-}
-
 // MarshalJSON writes claims and signature in hexadecimal without 0x, as 4Mica's core does.
 func (c Certificate) MarshalJSON() ([]byte, error) {
-	return json.Marshal(certificateJSON{hex.EncodeToString(c.Claims), hex.EncodeToString(c.Signature[:]), c.Batch})
+	b := append(make([]byte, 0, 2048), `{"claims":"`...)
+	b = hex.AppendEncode(b, c.Claims)
+	b = append(b, `","signature":"`...)
+	b = hex.AppendEncode(b, c.Signature[:])
+	b = append(b, '"')
+	if c.Batch != nil {
+		b = c.Batch.appendJSON(append(b, `,"batch":`...))
+	}
+	return append(b, '}'), nil
 }
 
 // UnmarshalJSON reads a certificate, with or without 0x. It checks shapes only; see [Verifier.Verify].
@@ -147,56 +160,73 @@ func (c *Certificate) UnmarshalJSON(b []byte) error {
 	}
 	if raw := o.get("batch"); raw != nil && string(raw) != "null" {
 		out.Batch = new(Inclusion)
-		if err := out.Batch.UnmarshalJSON(raw); err != nil {
-			return fmt.Errorf("certificate: %w", err)
+		proof, err := split(raw)
+		if err == nil {
+			err = out.Batch.read(proof)
+		}
+		if err != nil {
+			return fmt.Errorf("certificate: batch: %w", err)
 		}
 	}
 	*c = out
 	return nil
 }
 
-type inclusionJSON struct {
-	Root     evm.Hash   `json:"root"`
-	Index    uint32     `json:"index"`
-	Size     uint32     `json:"size"`
-	Siblings []evm.Hash `json:"siblings"`
-}
-
 // MarshalJSON writes the proof; siblings is a list also when it is empty.
-func (p Inclusion) MarshalJSON() ([]byte, error) {
-	if p.Siblings == nil {
-		p.Siblings = []evm.Hash{}
+func (p Inclusion) MarshalJSON() ([]byte, error) { return p.appendJSON(make([]byte, 0, 1024)), nil }
+
+func (p Inclusion) appendJSON(b []byte) []byte {
+	b = append(b, `{"root":"`...)
+	b = append(b, p.Root.String()...)
+	b = append(b, `","index":`...)
+	b = strconv.AppendUint(b, uint64(p.Index), 10)
+	b = append(b, `,"size":`...)
+	b = strconv.AppendUint(b, uint64(p.Size), 10)
+	b = append(b, `,"siblings":[`...)
+	for i, s := range p.Siblings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = append(b, s.String()...)
+		b = append(b, '"')
 	}
-	return json.Marshal(inclusionJSON(p))
+	return append(b, "]}"...)
 }
 
 // UnmarshalJSON reads a proof. It checks shapes only.
 func (p *Inclusion) UnmarshalJSON(b []byte) error {
 	o, err := members(b)
+	if err == nil {
+		err = p.read(o)
+	}
 	if err != nil {
 		return fmt.Errorf("batch: %w", err)
 	}
+	return nil
+}
+
+func (p *Inclusion) read(o object) error {
 	var out Inclusion
 	var index, size uint64
 	if err := readHash(&out.Root, o.get("root")); err != nil {
-		return fmt.Errorf("batch: root: %w", err)
+		return fmt.Errorf("root: %w", err)
 	}
 	if err := readUint64(&index, o.get("index")); err != nil {
-		return fmt.Errorf("batch: index: %w", err)
+		return fmt.Errorf("index: %w", err)
 	}
 	if err := readUint64(&size, o.get("size")); err != nil {
-		return fmt.Errorf("batch: size: %w", err)
+		return fmt.Errorf("size: %w", err)
 	}
 	if index > math.MaxUint32 || size > math.MaxUint32 {
-		return fmt.Errorf("batch: place %d of %d: %w", index, size, ErrMalformed)
+		return fmt.Errorf("place %d of %d: %w", index, size, ErrMalformed)
 	}
 	out.Index, out.Size = uint32(index), uint32(size)
-	if err := json.Unmarshal(o.get("siblings"), &out.Siblings); err != nil || out.Siblings == nil {
-		return fmt.Errorf("batch: siblings: not a list of hashes: %w", ErrMalformed)
+	siblings, err := readHashes(o.get("siblings"), siblingsMax)
+	if err != nil {
+		return fmt.Errorf("siblings: %w", err)
 	}
-	if len(out.Siblings) > siblingsMax {
-		return fmt.Errorf("batch: %d siblings: %w", len(out.Siblings), ErrMalformed)
-	}
+	out.Siblings = siblings
 	*p = out
 	return nil
 }

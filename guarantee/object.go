@@ -158,6 +158,29 @@ func readHash(into *evm.Hash, raw []byte) error {
 	return nil
 }
 
+// readHashes takes a list, which may be empty, of at most so many hashes.
+func readHashes(raw []byte, most int) ([]evm.Hash, error) {
+	if len(raw) == 0 || raw[0] != '[' {
+		return nil, fmt.Errorf("not a list: %w", ErrMalformed)
+	}
+	list := []evm.Hash{}
+	for i := skipSpace(raw, 1); raw[i] != ']'; {
+		end := valueEnd(raw, i)
+		var h evm.Hash
+		if err := readHash(&h, raw[i:end]); err != nil {
+			return nil, err
+		}
+		if len(list) == most {
+			return nil, fmt.Errorf("more than %d: %w", most, ErrMalformed)
+		}
+		list = append(list, h)
+		if i = skipSpace(raw, end); raw[i] == ',' {
+			i = skipSpace(raw, i+1)
+		}
+	}
+	return list, nil
+}
+
 func readSignature(into *evm.Signature, raw []byte) error {
 	text, err := readText(raw)
 	if err != nil {
