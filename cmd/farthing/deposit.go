@@ -92,7 +92,7 @@ func (v *venue) parse(text string) (money.Amount, error) {
 	}
 	amount, err := m.In(money.Asset{Symbol: v.Token.Symbol, Decimals: v.Token.Decimals, Dollar: v.Token.Dollar})
 	if err != nil {
-		return money.Amount{}, err
+		return money.Amount{}, misuse("%v", err).hint("write it in %s", v.Token.Symbol)
 	}
 	if amount.IsZero() {
 		return money.Amount{}, misuse("%q is nothing", text)
