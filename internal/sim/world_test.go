@@ -28,7 +28,7 @@ var (
 const (
 	genesis   = 1_800_000_000
 	delay     = 98 // W
-	depth     = 3   // blocks on top of one before it is confirmed
+	depth     = 3  // blocks on top of one before it is confirmed
 	partyMax  = 6
 	minted    = 3000
 	deposited = 300

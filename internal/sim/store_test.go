@@ -1,0 +1,87 @@
+package sim
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/farthing402/farthing/clearing"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/store"
+)
+
+// storeOutbox is the store's outbox as the model's sender sees it. What the model knows as states the store knows as
+// attempts and receipts.
+type storeOutbox struct {
+	*store.Outbox
+	nonce uint64
+	err   error // of the last reading
+}
+
+// Queued implements [Outbox].
+func (o *storeOutbox) Queued() (queued []evm.Call) {
+	open, err := o.Open(context.Background(), operator)
+	o.err = err
+	for _, call := range open {
+		if len(call.Attempts) == 0 {
+			queued = append(queued, call.Call)
+		}
+	}
+	return queued
+}
+
+// Finish implements [Outbox].
+func (o *storeOutbox) Finish(id string, state evm.CallState) error {
+	ctx := context.Background()
+	if o.err != nil {
+		return o.err
+	}
+	call, err := o.Find(ctx, id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case state == evm.CallSent && len(call.Attempts) > 0:
+		return o.Reopen(ctx, id)
+	case state == evm.CallSent:
+		o.nonce++
+		return o.RecordAttempt(ctx, id, evm.Attempt{Hash: evm.Keccak256([]byte(id)), Nonce: o.nonce})
+	case len(call.Attempts) == 0:
+		return o.Outbox.Finish(ctx, id, nil, "refused")
+	}
+	return o.Outbox.Finish(ctx, id, &evm.CallReceipt{TxHash: call.Attempts[0].Hash, BlockNumber: 1, OK: state == evm.CallDone}, "refused")
+}
+
+// The same worlds hold over the real store. A killed process closes nothing: its file is opened again as it lies there.
+func TestWorldOverSQLite(t *testing.T) {
+	t.Parallel()
+	for _, seed := range []uint64{1, 2, 3, 4} {
+		p := profileOf(seed)
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "book.db")
+			outbox := &storeOutbox{}
+			open := func() (clearing.Book, Outbox, error) {
+				s, err := store.Open(context.Background(), path)
+				if err != nil {
+					return nil, nil, err
+				}
+				t.Cleanup(func() { s.Close() }) // long after another has taken over
+				outbox.Outbox = s.Outbox()
+				return s.Clearing(), outbox, nil
+			}
+			book, o, err := open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := newWorld(seed, p, backing{Book: book, Outbox: o, reopen: open})
+			if err != nil {
+				t.Fatal(err)
+			}
+			const steps = 100
+			if err := w.run(steps); err != nil {
+				t.Fatalf("over SQLite, %s", replay(seed, steps, p, err))
+			}
+		})
+	}
+}
