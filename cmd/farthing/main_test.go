@@ -100,7 +100,7 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	name, pattern := args[0], args[1]
 	p, err := startProcess(processConfig{
 		Command: args[2], Args: args[3:], Dir: ts.MkAbs("."), Files: filepath.Join(ts.Getenv("WORK"), name),
-		Env: []string{"FARTHING_HOME=" + ts.Getenv("FARTHING_HOME"), "FARTHING_PASSPHRASE_FILE=" + ts.Getenv("FARTHING_PASSPHRASE_FILE"), "PATH=" + ts.Getenv("PATH"), "HOME=/no-home"},
+		Env: []string{"FARTHING_HOME=" + ts.Getenv("FARTHING_HOME"), "FARTHING_PASSPHRASE_FILE=" + ts.Getenv("FARTHING_PASSPHRASE_FILE"), "PATH=" + ts.Getenv("PATH"), "HOME=/no-home", "UPSTREAM=" + ts.Getenv("UPSTREAM")},
 	})
 	ts.Check(err)
 	ts.Defer(p.kill)
