@@ -20,7 +20,7 @@ func TestKilledAtEveryUseOfTheBook(t *testing.T) {
 	for name, f := range map[string]fault{"before": failBefore, "inside": failInside, "after": failAfter} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for use := 1; use <= 40; use++ {
+			for use := 1; use <= 30; use++ {
 				w, err := newWorld(uint64(use), profiles[0], memory())
 				if err != nil {
 					t.Fatal(err)

@@ -283,12 +283,11 @@ func (w *world) note() (string, error) {
 			return what, nil
 		}
 	case errors.Is(err, clearing.ErrCutoff):
-		end := uint64(0)
-		for _, s := range schedules {
-			if s.Asset == c.Asset {
-				end = h.cycle.Start + s.Length + s.Cutoff
-			}
+		schedule, err := w.chain.at(evm.Hash{}).scheduleOf(c.Asset, h.cycle.Start)
+		if err != nil {
+			return what, err
 		}
+		end := h.cycle.Start + schedule.Length + schedule.Cutoff
 		if w.now >= end {
 			return "late", nil
 		}
