@@ -79,13 +79,20 @@ func (c *Client) postMany(ctx context.Context, list []guarantee.Signed) ([]Resul
 }
 
 func (c *Client) result(ctx context.Context, raw json.RawMessage) (r Result) {
-	if err := refused(raw, "house_refused"); err != nil {
-		return Result{Err: err}
-	}
+	// Almost every result is a certificate, so whether it is a refusal is asked only of one that has a refusal's members:
+	// reading one as the other costs as much as checking a signature.
 	var w struct {
-		Replayed bool `json:"replayed"`
+		Error    json.RawMessage `json:"error"`
+		Code     json.RawMessage `json:"code"`
+		Replayed bool            `json:"replayed"`
 	}
-	if err := errors.Join(json.Unmarshal(raw, &w), r.Certificate.UnmarshalJSON(raw)); err != nil {
+	err := json.Unmarshal(raw, &w)
+	if w.Error != nil || w.Code != nil {
+		if refusal := refused(raw, "house_refused"); refusal != nil {
+			return Result{Err: refusal}
+		}
+	}
+	if err := errors.Join(err, r.Certificate.UnmarshalJSON(raw)); err != nil {
 		return Result{Err: c.unreachable(ctx, err)}
 	}
 	r.Replayed = w.Replayed
