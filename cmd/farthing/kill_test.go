@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/farthing402/farthing/clearing"
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/payer"
+	"github.com/farthing402/farthing/purchase"
+	"github.com/farthing402/farthing/store"
+	"github.com/farthing402/farthing/x402"
+)
+
+// A power cut under load takes nothing back that anyone was told, and does nothing twice: neither the clearing house's nor
+// the gate's. The chain is a process of its own and lives on.
+func TestKilledUnderLoad(t *testing.T) {
+	t.Parallel()
+	for _, victim := range []string{"serve", "gate", "both"} {
+		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
+			killUnderLoad(t, victim)
+		})
+	}
+}
+
+func killUnderLoad(t *testing.T, victim string) {
+	purchases, kills := 120, 4
+	if heavy {
+		purchases, kills = 3000, 40
+	}
+	w := newTown(t, "routes:\n  GET /slow: $0.0003\n")
+	buyers := w.customers(3, &http.Transport{MaxIdleConnsPerHost: 8})
+
+	// Each purchase has a URL of its own, so that the server behind the gate sees what was done for it, and how often.
+	var next, finished atomic.Int64
+	var wg sync.WaitGroup
+	urls := make([]string, purchases)
+	progress := make(chan struct{}, purchases)
+	for i := range urls {
+		urls[i] = w.url(fmt.Sprintf("/slow?ms=%d&n=%d", 1+i%30, i))
+	}
+	for i := range 12 {
+		wg.Go(func() {
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= purchases {
+					return
+				}
+				buyUntilKnown(t, w.run.ctx, buyers[i%len(buyers)], urls[n])
+				finished.Add(1)
+				progress <- struct{}{}
+			}
+		})
+	}
+	killed := 0
+	for range purchases {
+		select {
+		case <-progress:
+		case <-w.run.ctx.Done():
+			t.Fatal("the purchases do not come to an end")
+		}
+		if done := int(finished.Load()); killed < kills && done >= (killed+1)*purchases/(kills+1) {
+			killed++
+			if victim != "gate" {
+				w.house.kill()
+			}
+			if victim != "serve" {
+				w.gate.kill()
+			}
+			if victim != "gate" {
+				w.startHouse()
+			}
+			if victim != "serve" {
+				w.startGate()
+			}
+		}
+	}
+	wg.Wait()
+	if killed != kills {
+		t.Fatalf("%d kills, want %d", killed, kills)
+	}
+	for _, b := range buyers { // a buyer that was left in doubt asks again, which pays nothing twice
+		resolve(t, w, b)
+	}
+	w.compare(buyers, urls)
+}
+
+// buyUntilKnown buys, and asks again with the same payment as long as nobody can say what became of it.
+func buyUntilKnown(t *testing.T, ctx context.Context, b *customer, url string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for {
+		resp, err := b.http.Do(req)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body) // what is cut off is told by the receipt
+			resp.Body.Close()
+			return
+		}
+		var pending *payer.PendingError
+		switch e, coded := x402.AsError(err); {
+		case errors.As(err, &pending):
+			return // resolved later
+		case !coded || e.Code == "seller_unreachable" || e.Code == "house_unreachable":
+			if !poll(func() bool { // nothing was signed: the gate or the clearing house is away
+				probe, err := http.Get(url)
+				if err == nil {
+					probe.Body.Close()
+				}
+				return err == nil && probe.StatusCode == http.StatusPaymentRequired
+			}) {
+				t.Errorf("%s does not come back: %v", url, err)
+				return
+			}
+			if coded {
+				return // a payment was refused for good; its receipt says void
+			}
+		default:
+			return
+		}
+	}
+}
+
+func resolve(t *testing.T, w *town, b *customer) {
+	t.Helper()
+	if !poll(func() bool {
+		receipts := must(b.payer.Receipts())(t)
+		settled := true
+		for _, r := range receipts {
+			if r.State == payer.Charged || r.State == payer.Void {
+				continue
+			}
+			settled = false
+			if resp, err := b.payer.Resume(w.run.ctx, r.ID); err == nil {
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+		}
+		return settled
+	}) {
+		for _, r := range must(b.payer.Receipts())(t) {
+			if r.State != payer.Charged && r.State != payer.Void {
+				t.Errorf("%s is still %s: %s", r.ID, r.State, r.Code)
+			}
+		}
+	}
+}
+
+// compare holds the books of all parties against each other and against the chain.
+func (w *town) compare(buyers []*customer, urls []string) {
+	t, ctx := w.t, w.run.ctx
+	t.Helper()
+	api := w.api()
+
+	// The seller's book, once it has told the clearing house everything. The gate ends cleanly, after kills and all.
+	gateBook := filepath.Join(w.dir, "gate.db")
+	if !poll(func() bool {
+		db := must(store.Open(ctx, gateBook))(t)
+		defer db.Close()
+		return len(must(db.Purchases().Undelivered(ctx, 1))(t)) == 0
+	}) {
+		t.Error("the gate has notes that the clearing house does not take")
+	}
+	check(t, w.gate.interrupt())
+	db := must(store.Open(ctx, gateBook))(t)
+	defer db.Close()
+	if left := must(db.Purchases().Unfinished(ctx))(t); len(left) > 0 {
+		t.Errorf("%d purchases are unfinished in the gate's book, the first %s", len(left), left[0].State)
+	}
+
+	// Every receipt: in the seller's book, in the clearing house's book, and in the work that was done.
+	var charged money.Amount
+	chargedOf, paymentsOf := map[string]int{}, map[string]int{}
+	digests := map[evm.Hash]bool{}
+	bought := 0
+	for _, b := range buyers {
+		for _, r := range must(b.payer.Receipts())(t) {
+			if digests[r.Digest] {
+				t.Errorf("%s: its guarantee stands in two receipts", r.ID)
+			}
+			digests[r.Digest] = true
+			paymentsOf[r.URL]++
+			sold, known, err := db.Purchases().FindID(ctx, r.ID)
+			check(t, err)
+			booked, err := api.Guarantee(ctx, r.Digest)
+			if e, coded := x402.AsError(err); err != nil && (!coded || e.Code != "guarantee_unknown" && e.Code != "not_found") {
+				t.Fatal(err)
+			}
+			admitted := err == nil
+			switch r.State {
+			case payer.Charged:
+				bought++
+				chargedOf[r.URL]++
+				charged, _ = charged.Add(r.Charged)
+				if !known || sold.State != purchase.Committed || sold.Charged != r.Charged {
+					t.Errorf("%s: the buyer was charged %s, the gate's book says %s, %s", r.ID, r.Charged, sold.State, sold.Charged)
+				}
+				if !admitted || booked.Payable != r.Charged {
+					t.Errorf("%s: the buyer was charged %s, the clearing house's book says %s (admitted %v)", r.ID, r.Charged, booked.Payable, admitted)
+				}
+				if len(sold.Certificate) == 0 {
+					t.Errorf("%s: charged without a certificate", r.ID)
+				}
+			case payer.Void:
+				if known && sold.State != purchase.Void {
+					t.Errorf("%s: the buyer was told that nothing is charged (%s), the gate's book says %s", r.ID, r.Code, sold.State)
+				}
+				if admitted && !booked.Payable.IsZero() {
+					t.Errorf("%s: the buyer was told that nothing is charged (%s), the clearing house counts %s", r.ID, r.Code, booked.Payable)
+				}
+			}
+		}
+	}
+	for _, url := range urls {
+		served := w.shop.served(url[strings.Index(url, "/slow"):])
+		if chargedOf[url] > 1 {
+			t.Errorf("%s was charged %d times", url, chargedOf[url])
+		}
+		if served < chargedOf[url] || served > paymentsOf[url] {
+			t.Errorf("%s was served %d times for %d payments, of which %d were charged", url, served, paymentsOf[url], chargedOf[url])
+		}
+	}
+	if bought < len(urls)*3/4 {
+		t.Errorf("%d of %d purchases went through; the kills were not survived", bought, len(urls))
+	}
+
+	// Every cycle is netted, posted and sealed once, and holds what was charged, no more and no less.
+	var cycles []clearing.Cycle
+	var h *house
+	if !poll(func() bool {
+		list, err := api.Cycles(ctx, w.token.Address, 0)
+		if err != nil {
+			return false
+		}
+		for _, c := range list {
+			if c.State != "committed" && c.State != "final" && c.State != "closed" {
+				return false
+			}
+		}
+		return true
+	}) {
+		t.Error("the cycles do not get on")
+	}
+	check(t, w.house.interrupt())
+	h = w.open()
+	check(t, h.House.Check(ctx))
+	cycles = must(h.House.Cycles(ctx, w.token.Address, 0))(t)
+	var gross money.Amount
+	posted := map[string]int{}
+	for _, call := range must(h.Store.Outbox().Finished(ctx, devOperator().Address(), 0))(t) {
+		if call.State != evm.CallDone {
+			t.Errorf("the call %s ended as %s: %s", call.ID, call.State, call.Err)
+		}
+		posted[string(call.Data)]++
+	}
+	for data, times := range posted {
+		if times != 1 {
+			t.Errorf("one call was asked for %d times: %x…", times, data[:36])
+		}
+	}
+	for _, c := range cycles {
+		gross, _ = gross.Add(c.Gross)
+		if c.Total.IsZero() {
+			continue
+		}
+		on := must(h.Reader.Cycle(ctx, c.Ref.ID()))(t)
+		if !on.Sealed || on.Total != c.Total || on.Root != c.Root || on.Generation != c.Generation {
+			t.Errorf("cycle %s: the chain has %+v, the book %+v", c.Ref, on, c)
+		}
+		if c.Trouble != "" {
+			t.Errorf("cycle %s: %s", c.Ref, c.Trouble)
+		}
+	}
+	if gross != charged {
+		t.Errorf("buyers were charged %s, the cycles come to %s", charged, gross)
+	}
+	if gross.IsZero() {
+		t.Error("nothing was sold")
+	}
+	t.Logf("%d purchases charged, %s in %d cycles", bought, money.Format(charged, 6, "$"), len(cycles))
+}
