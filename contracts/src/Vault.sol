@@ -777,6 +777,7 @@ contract Vault is IVault {
         paid = _decreaseBond(asset, atMost);
         if (paid == 0) return 0;
         _increase(asset, to, paid);
+        emit BondWithdrawn(asset, to, paid);
         emit CollateralDeposited(to, asset, paid);
     }
 
