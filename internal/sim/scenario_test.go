@@ -35,7 +35,7 @@ func TestKilledAtEveryUseOfTheBook(t *testing.T) {
 					}
 					return f, true
 				}
-				if err := w.run(25); err != nil {
+				if err := w.run(18); err != nil {
 					t.Errorf("killed at use %d: %v", use, err)
 				}
 			}
