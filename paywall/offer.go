@@ -41,7 +41,7 @@ type extra struct {
 	Completion  string `json:"completion"`
 	Refund      string `json:"refund"`
 	Uncaptured  string `json:"uncaptured"`
-	Expires     int64  `json:"expires"` // unix seconds
+	Expires     int64  `json:"expires"`         // unix seconds
 	Vault       string `json:"vault,omitempty"` // whose collateral backs it, so that a buyer of another house need not try
 	TabEndpoint string `json:"tabEndpoint,omitempty"`
 }

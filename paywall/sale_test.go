@@ -90,7 +90,7 @@ func TestWorkThatFailsIsNotCharged(t *testing.T) {
 		code    string
 		outcome string
 	}{
-		{"a server error", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "broken", 503) }, 503, "broken\n", "", "handler_failed"},
+		{"a server error", func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "broken", http.StatusServiceUnavailable) }, 503, "broken\n", "", "handler_failed"},
 		{"not found", func(rw http.ResponseWriter, r *http.Request) { http.NotFound(rw, r) }, 404, "404 page not found\n", "", "handler_failed"},
 		{"a redirect", func(rw http.ResponseWriter, r *http.Request) { rw.WriteHeader(http.StatusNotModified) }, 304, "", "", "handler_failed"},
 		{"a panic", func(http.ResponseWriter, *http.Request) { panic("oh") }, 500, "", "handler_failed", "handler_failed"},

@@ -289,7 +289,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 			w.WriteHeader(500)
 			fmt.Fprint(w, `{"error":"x","code":"internal"}`)
 		}, "house_unreachable"},
-		{"502 of something in between", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", 502) }, "house_unreachable"},
+		{"http.StatusBadGateway of something in between", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", 502) }, "house_unreachable"},
 		{"200 with a page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>hello") }, "house_unreachable"},
 		{"200 with nothing", func(http.ResponseWriter, *http.Request) {}, "house_unreachable"},
 		{"200 with too few results", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"results":[]}`) }, "house_unreachable"},
@@ -406,7 +406,7 @@ func TestParamsAreReadOnceTheyAreGood(t *testing.T) {
 	var calls atomic.Int64
 	c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if calls.Add(1) == 1 {
-			http.Error(w, "starting", 503)
+			http.Error(w, "starting", http.StatusServiceUnavailable)
 			return
 		}
 		w.Write(paramsJSON(t, nil))
@@ -491,7 +491,7 @@ func TestHealthOfAnIllHouseIsAnAnswer(t *testing.T) {
 	if err != nil || h != (Health{"fail", "ok", "fail"}) {
 		t.Errorf("got %+v, %v", h, err)
 	}
-	c = serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", 502) }))
+	c = serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", http.StatusBadGateway) }))
 	if _, err := c.Health(context.Background()); code(err) != "house_unreachable" {
 		t.Errorf("got %v", err)
 	}

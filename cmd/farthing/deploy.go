@@ -287,11 +287,11 @@ func (r *run) planDeployment(client *chain.Client, p deployPlan) (d deployment, 
 		KeyFrom: schedule.FromStart,
 		Prove: func(vault evm.Address) (key chain.Key, proof chain.KeyProof, err error) {
 			k, pop, err := p.Authority.ProvePossession(guarantee.Deployment{ChainID: client.ChainID(), Vault: vault})
-			for i := range k {
-				key[i] = k[i]
+			for i, word := range k {
+				key[i] = evm.Hash(word)
 			}
-			for i := range pop {
-				proof[i] = pop[i]
+			for i, word := range pop {
+				proof[i] = evm.Hash(word)
 			}
 			return key, proof, err
 		},
