@@ -56,6 +56,11 @@ func (v *visit) refuse(e *x402.Error) {
 	if status == http.StatusServiceUnavailable || e.Code == "payment_in_progress" {
 		v.w.Header().Set("Retry-After", "1")
 	}
+	if money := e.Reason().Money; status == http.StatusServiceUnavailable && !strings.Contains(e.Error(), "charged") {
+		said := *e // whoever has paid and is not served asks this first
+		said.Message = e.Error() + ". " + strings.TrimSuffix(money, ".")
+		e = &said
+	}
 	x402.WriteError(v.w, e)
 }
 
