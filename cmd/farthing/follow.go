@@ -33,12 +33,18 @@ func (c calls) Commit(ref clearing.CycleRef, root evm.Hash, total money.Amount, 
 	return c.from(call)
 }
 
+// MarkDefaulted and Finalize name their gas too (67k and 39k): they have no deadline, and must not make the postings of
+// other cycles behind them wait.
 func (c calls) MarkDefaulted(cycle evm.Hash, debtor evm.Address, amount money.Amount, proof []evm.Hash) (evm.Call, error) {
-	return c.from(c.contracts.MarkDefaulted(cycle, debtor, amount, proof))
+	call := c.contracts.MarkDefaulted(cycle, debtor, amount, proof)
+	call.GasLimit = 200_000
+	return c.from(call)
 }
 
 func (c calls) Finalize(cycle evm.Hash) (evm.Call, error) {
-	return c.from(c.contracts.FinalizeCycle(cycle))
+	call := c.contracts.FinalizeCycle(cycle)
+	call.GasLimit = 120_000
+	return c.from(call)
 }
 
 func (c calls) Release(ref clearing.CycleRef, generation, chunk uint64, positions []byte) (evm.Call, error) {
