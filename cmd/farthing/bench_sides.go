@@ -323,8 +323,12 @@ func jsonBothEnds(request benchRequest, answer benchAnswer) error {
 		return err
 	}
 	for _, raw := range results.Results {
+		var said struct {
+			Error, Code json.RawMessage
+			Replayed    bool
+		}
 		var c guarantee.Certificate
-		if err := json.Unmarshal(raw, &c); err != nil {
+		if err := errors.Join(json.Unmarshal(raw, &said), c.UnmarshalJSON(raw)); err != nil {
 			return err
 		}
 	}
