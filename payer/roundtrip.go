@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"github.com/farthing402/farthing/guarantee"
@@ -312,11 +314,15 @@ func (p *Payer) present(ctx context.Context, r row, request func() *http.Request
 
 // once sends the payment once.
 func (p *Payer) once(req *http.Request) (out outcome) {
-	resp, err := p.Transport.RoundTrip(req)
+	// An error of dialing does not say that nothing left: net/http sends a request again, over a new connection, that an
+	// old one lost, and then tells of the new one only.
+	var connected atomic.Bool
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	resp, err := p.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err != nil {
 		var op *net.OpError
 		dialing := errors.As(err, &op) && op.Op == "dial"
-		return outcome{err: err, left: !dialing}
+		return outcome{err: err, left: !dialing || connected.Load()}
 	}
 	out = outcome{resp: resp, left: true}
 	if resp.StatusCode < 400 {
