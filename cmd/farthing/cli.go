@@ -88,7 +88,7 @@ func (p *program) Main(ctx context.Context, args []string) int {
 	if c.Dev && c.Network != "" && c.Network != "dev" {
 		return p.report(misuse("--dev and --network %s exclude each other: --dev is the development chain", c.Network), c.JSON)
 	}
-	return p.report(kctx.Run(r), c.JSON)
+	return p.report(r.repeatable(kctx.Run(r)), c.JSON)
 }
 
 type exited struct{}

@@ -29,6 +29,19 @@ func (f *fault) Error() string { return f.x.Message }
 // Unwrap returns the error as the table knows it.
 func (f *fault) Unwrap() error { return &f.x }
 
+var devCommands = strings.NewReplacer("farthing get --", "farthing get --dev --", "farthing deposit ", "farthing deposit --dev ")
+
+// repeatable makes the commands in an error's hint act where the failed one did: with --dev.
+func (r *run) repeatable(err error) error {
+	e, ok := x402.AsError(err)
+	if !ok || !r.cli.Dev || strings.Contains(e.Hint, "--dev") {
+		return err
+	}
+	said := *e
+	said.Hint = devCommands.Replace(e.Hint)
+	return &said
+}
+
 // misuse is a fault of the command line.
 func misuse(format string, args ...any) *fault { return fail("usage", format, args...) }
 

@@ -71,7 +71,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": scriptStart, "await": scriptAwait, "interrupt": scriptInterrupt, "exit": scriptExit,
-			"eventually": scriptEventually, "upstream": scriptUpstream, "served": scriptServed, "capture": scriptCapture,
+			"eventually": scriptEventually, "upstream": scriptUpstream, "served": scriptServed, "arrives": scriptArrives, "capture": scriptCapture,
+			"cut": scriptCut, "ends": scriptEnds,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -87,6 +88,14 @@ func (n names) process(ts *testscript.TestScript, name string) *process {
 		ts.Fatalf("nothing named %s was started", name)
 	}
 	return p
+}
+
+func (n names) upstream(ts *testscript.TestScript, name string) *upstream {
+	u, ok := n[name].(*upstream)
+	if !ok {
+		ts.Fatalf("no upstream %s", name)
+	}
+	return u
 }
 
 func namesOf(ts *testscript.TestScript) names { return ts.Value("names").(names) }
@@ -138,6 +147,31 @@ func scriptInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// cut NAME ends a process as a power cut would.
+func scriptCut(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: cut NAME")
+	}
+	namesOf(ts).process(ts, args[0]).kill()
+}
+
+// ends NAME CODE waits for a process to end by itself, with the code.
+func scriptEnds(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ends NAME CODE")
+	}
+	p := namesOf(ts).process(ts, args[0])
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		ts.Fatalf("%s does not end", args[0])
+	}
+	if got := strconv.Itoa(p.cmd.ProcessState.ExitCode()); got != args[1] {
+		text, _ := p.written.read()
+		ts.Fatalf("%s ended with %s, want %s\n%s", args[0], got, args[1], text)
+	}
+}
+
 // exit CODE COMMAND ARGS… runs a command that must end with the code.
 func scriptExit(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -182,15 +216,23 @@ func scriptUpstream(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], u.url)
 }
 
-// served NAME N PATH wants the upstream to have answered a path that often.
+// arrives NAME PATH waits until the upstream is asked for a path.
+func scriptArrives(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: arrives NAME PATH")
+	}
+	u := namesOf(ts).upstream(ts, args[0])
+	if !poll(func() bool { return u.served(args[1]) > 0 }) {
+		ts.Fatalf("nobody asks for %s", args[1])
+	}
+}
+
+// served NAME N PATH wants the upstream to have been asked for a path that often.
 func scriptServed(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: served NAME COUNT PATH")
 	}
-	u, ok := namesOf(ts)[args[0]].(*upstream)
-	if !ok {
-		ts.Fatalf("no upstream %s", args[0])
-	}
+	u := namesOf(ts).upstream(ts, args[0])
 	if got := strconv.Itoa(u.served(args[2])); got != args[1] {
 		ts.Fatalf("%s was served %s times, want %s", args[2], got, args[1])
 	}
@@ -222,9 +264,10 @@ func ask(args []string) int {
 	flags := flag.NewFlagSet("ask", flag.ContinueOnError)
 	method := flags.String("X", "GET", "method")
 	accept := flags.String("accept", "", "Accept header")
+	agent := flags.String("agent", "ask/1", "User-Agent header")
 	payment := flags.String("payment", "", "PAYMENT-SIGNATURE header")
 	if err := flags.Parse(args); err != nil || flags.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: ask [-X METHOD] [-accept TYPE] [-payment TEXT] URL")
+		fmt.Fprintln(os.Stderr, "usage: ask [-X METHOD] [-accept TYPE] [-agent NAME] [-payment TEXT] URL")
 		return 2
 	}
 	req, err := http.NewRequest(*method, flags.Arg(0), nil)
@@ -232,7 +275,7 @@ func ask(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	req.Header.Set("User-Agent", "ask/1")
+	req.Header.Set("User-Agent", *agent)
 	if *accept != "" {
 		req.Header.Set("Accept", *accept)
 	}
