@@ -289,7 +289,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 			w.WriteHeader(500)
 			fmt.Fprint(w, `{"error":"x","code":"internal"}`)
 		}, "house_unreachable"},
-		{"http.StatusBadGateway of something in between", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", 502) }, "house_unreachable"},
+		{"502 of something in between", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) }, "house_unreachable"},
 		{"200 with a page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>hello") }, "house_unreachable"},
 		{"200 with nothing", func(http.ResponseWriter, *http.Request) {}, "house_unreachable"},
 		{"200 with too few results", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"results":[]}`) }, "house_unreachable"},

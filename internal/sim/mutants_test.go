@@ -22,7 +22,6 @@ type mutant struct {
 // withTx is a transaction in which some methods do something else.
 type withTx struct {
 	clearing.Tx
-	b *faultyBook
 
 	account        func(clearing.Account) clearing.Account
 	putAccount     func(old, a clearing.Account) clearing.Account
