@@ -257,6 +257,9 @@ func TestAttackedGate(t *testing.T) {
 				if status/100 == 2 && !strings.HasPrefix(target, "/health?") && method+target != "OPTIONS*" {
 					t.Errorf("%s %s: %d without a payment", method, target, status)
 				}
+				if status/100 == 3 { // to a path that somebody else tidied up
+					t.Errorf("%s %s: %d, a redirect", method, target, status)
+				}
 			}
 		}
 		for _, header := range []string{"X-HTTP-Method-Override: DELETE", "X-Original-URL: /quote/ACME", "X-Rewrite-URL: /quote/ACME", "X-Forwarded-Prefix: /quote"} {

@@ -44,7 +44,7 @@ func startProcess(c processConfig) (*process, error) {
 				return nil, err
 			}
 			p.files = append(p.files, f)
-			*stream.to = io.MultiWriter(&p.written, f)
+			*stream.to = io.MultiWriter(f, &p.written) // in this order: a line that was awaited is in the file
 		}
 	}
 	if err := p.cmd.Start(); err != nil {
