@@ -75,7 +75,7 @@ func (v *visit) terms(offers []offer, reason *x402.Error) (x402.Terms, error) {
 		QuoteExpires: time.Unix(first.quote.Expires, 0).UTC().Format(time.RFC3339),
 		Alternative:  v.alternative,
 		BodyAll:      v.bodyAll,
-		Try:          "farthing get --max '" + generous(first) + "' " + shellWord(v.resource),
+		Try:          "farthing get " + v.pw.devFlag() + "--max '" + generous(first) + "' " + shellWord(v.resource),
 	}
 	if v.r.Method != http.MethodGet && v.r.Method != http.MethodHead {
 		t.Try = "farthing get -X " + v.r.Method + strings.TrimPrefix(t.Try, "farthing get")
@@ -156,4 +156,12 @@ func (v *visit) page(t x402.Terms) ([]byte, error) {
 	err := pageTemplate.Execute(&b, t)
 	v.w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 	return b.Bytes(), err
+}
+
+// devFlag is what the buyer's command needs on a development chain, whose clearing house it finds by itself.
+func (pw *Paywall) devFlag() string {
+	if pw.chain.Name == "dev" {
+		return "--dev "
+	}
+	return ""
 }

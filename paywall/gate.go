@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync/atomic"
 
@@ -95,11 +96,14 @@ func (g *Gate) Swap(cfg GateConfig) error {
 	return nil
 }
 
+// registeredAt is where in this program a route was registered, which tells its operator nothing.
+var registeredAt = regexp.MustCompile(` \(registered at [^)]*\)`)
+
 // handle registers a pattern; what http.ServeMux panics with becomes an error.
 func handle(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = x402.Errorf("config_invalid", "%s: %v", pattern, p)
+			err = x402.Errorf("config_invalid", "%s: %s", pattern, registeredAt.ReplaceAllString(fmt.Sprint(p), ""))
 		}
 	}()
 	mux.Handle(pattern, h)

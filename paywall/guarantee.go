@@ -78,8 +78,9 @@ func (pw *Paywall) verifyPayer(v *verifier, s guarantee.Signed) *x402.Error {
 	return x402.Errorf("payer_signature_invalid", "the signature is not of payer %s: %w", s.Claims.Payer, err)
 }
 
-// certify has a guarantee certified and verifies what comes back, every field of it.
-func (pw *Paywall) certify(ctx context.Context, v *verifier, s guarantee.Signed) (guarantee.Certificate, *x402.Error) {
+// certify has a guarantee certified and verifies what comes back, every field of it. since is when its payment was
+// reserved: a clearing house whose answer was lost certifies again for the cycle that it admitted the guarantee to then.
+func (pw *Paywall) certify(ctx context.Context, v *verifier, s guarantee.Signed, since time.Time) (guarantee.Certificate, *x402.Error) {
 	cert, err := pw.house.Certify(ctx, s)
 	if err != nil {
 		var e *x402.Error
@@ -99,7 +100,7 @@ func (pw *Paywall) certify(ctx context.Context, v *verifier, s guarantee.Signed)
 		return guarantee.Certificate{}, x402.Errorf("certificate_mismatch", "the clearing house certified something else: %w", err)
 	case err != nil:
 		return guarantee.Certificate{}, x402.Errorf("certificate_invalid", "the clearing house's certificate does not verify: %w", err)
-	case !cycleLives(v.params.Schedules, s.Claims.Asset, cycle, pw.cfg.Now()):
+	case !cycleLives(v.params.Schedules, s.Claims.Asset, cycle, since, pw.cfg.Now()):
 		return guarantee.Certificate{}, x402.Errorf("certificate_mismatch", "the clearing house certified for a cycle that is over, or not yet begun")
 	}
 	return cert, nil
@@ -108,11 +109,12 @@ func (pw *Paywall) certify(ctx context.Context, v *verifier, s guarantee.Signed)
 // cyclesBack bounds the search for the cycle of a certificate.
 const cyclesBack = 64
 
-// cycleLives reports whether a certificate's cycle has begun and takes notes still. A clearing house that puts a guarantee
-// into a cycle long netted would leave the payee with nothing. A house without a schedule for the asset is believed.
-func cycleLives(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, now time.Time) bool {
+// cycleLives reports whether a certificate's cycle took notes still at since, and has begun by now. A clearing house that
+// puts a guarantee into a cycle long netted would leave the payee with nothing. A house without a schedule for the asset
+// is believed.
+func cycleLives(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, since, now time.Time) bool {
 	listed := false
-	at := uint64(now.Unix())
+	at, earliest := uint64(now.Unix()), uint64(since.Unix())
 	for _, s := range schedules {
 		length, cutoff := uint64(s.Length/time.Second), uint64(s.Cutoff/time.Second)
 		if s.Asset != asset || length == 0 {
@@ -131,7 +133,7 @@ func cycleLives(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, 
 		}
 		start := s.From + (last-s.From)/length*length
 		for range cyclesBack {
-			if start+length+cutoff+uint64(guarantee.DefaultAhead/time.Second) < at {
+			if start+length+cutoff+uint64(guarantee.DefaultAhead/time.Second) < earliest {
 				break
 			}
 			if guarantee.CycleID(asset, start) == cycle {

@@ -303,7 +303,7 @@ func (v *visit) newPurchase(payment evm.Hash, a *agreement) purchase.Purchase {
 func (v *visit) sell(vf *verifier, signed guarantee.Signed, a *agreement, p purchase.Purchase) *x402.Error {
 	pw, book := v.pw, v.pw.cfg.Purchases
 	v.event.Asset = a.token
-	cert, e := pw.certify(v.r.Context(), vf, signed)
+	cert, e := pw.certify(v.r.Context(), vf, signed, p.ReservedAt)
 	if e != nil {
 		// The reservation stays: the same payment may be shown again, and is certified then or was already.
 		if strings.HasPrefix(e.Code, "certificate_") {

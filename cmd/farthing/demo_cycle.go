@@ -431,13 +431,15 @@ func (w *world) compare(ctx context.Context, ends []ending, before map[evm.Addre
 	}
 	d.SellersPaidInFull = true
 	for _, s := range w.sellers {
-		due, got, err := w.due(s, before, after)
+		got, _ := after[s.key.Address()].Sub(before[s.key.Address()])
+		d.Sellers[s.name] = got.String()
+		full, err := w.paidInFull(ctx, s, got)
 		if err != nil {
 			return err
 		}
-		if d.Sellers[s.name] = got.String(); got != due {
+		if !full {
 			d.SellersPaidInFull = false
-			problem("%s is due %s and got %s", s.name, due, got)
+			problem("%s got %s, which is not what its own book says", s.name, got)
 		}
 	}
 	owed, covered, err := w.covered(ctx, ends)
@@ -460,24 +462,28 @@ func (w *world) compare(ctx context.Context, ends []ending, before map[evm.Addre
 	return nil
 }
 
-// due is what a seller's own book says it is owed, less what it bought itself, and what the chain paid it.
-func (w *world) due(s *seller, before, after map[evm.Address]money.Amount) (due, got money.Amount, err error) {
-	var spent money.Amount
+// paidInFull holds what a seller's own book says it sold, less what it bought itself, against what the chain paid it and
+// what cycles took from its collateral.
+func (w *world) paidInFull(ctx context.Context, s *seller, got money.Amount) (bool, error) {
+	var spent, deposited money.Amount
 	if s.shop != nil {
+		deposited = demoDeposit
 		receipts, err := s.shop.Receipts()
 		if err != nil {
-			return due, got, err
+			return false, err
 		}
 		for _, r := range receipts {
 			spent, _ = spent.Add(r.Charged)
 		}
 	}
-	due, ok := s.charged().Sub(spent)
-	if !ok {
-		due = money.Amount{} // it bought more than it sold; its collateral paid the rest
+	left, err := w.house.Reader.Collateral(ctx, s.key.Address(), w.token.Address)
+	if err != nil {
+		return false, err
 	}
-	got, _ = after[s.key.Address()].Sub(before[s.key.Address()])
-	return due, got, nil
+	has, _ := got.Add(left)
+	has, _ = has.Add(spent)
+	should, _ := s.charged().Add(deposited)
+	return has == should, nil
 }
 
 // covered says what the last buyer owed in all, and whether it was marked as a defaulter for it and its collateral paid.

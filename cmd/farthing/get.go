@@ -124,7 +124,10 @@ func (c *getCmd) lost(err error) error {
 // payer opens the buyer: its key, its journal and, with --dev, its collateral.
 func (c *getCmd) payer(r *run) (*payer.Payer, error) {
 	config := payer.Config{
-		Budget: payer.Budget{PerCall: c.Max, PerDay: c.PerDay}, ClearingHouse: c.ClearingHouse, Journal: c.Journal, Now: r.Now, Log: r.log,
+		Budget: payer.Budget{PerCall: c.Max, PerDay: c.PerDay}, ClearingHouse: c.ClearingHouse, Journal: c.Journal, Now: r.Now,
+	}
+	if r.cli.Verbose { // what matters is said by the error
+		config.Log = r.log
 	}
 	if c.TrustPayee != "" {
 		trusted, err := evm.ParseAddress(c.TrustPayee)
