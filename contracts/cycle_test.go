@@ -104,9 +104,16 @@ func (c *chain) now() uint64 {
 // at makes the next block carry the given time.
 func (c *chain) at(when uint64) {
 	c.t.Helper()
-	if gap := when - c.now() - 1; gap != 0 {
-		c.must(c.backend.AdjustTime(time.Duration(gap) * time.Second))
+	gap := time.Duration(when-c.now()-1) * time.Second
+	if gap == 0 {
+		return
 	}
+	// The pool takes a moment to see that a block has its transactions, and until then the backend refuses.
+	err := c.backend.AdjustTime(gap)
+	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); err = c.backend.AdjustTime(gap) {
+		<-time.After(5 * time.Millisecond)
+	}
+	c.must(err)
 }
 
 // send mines one transaction and returns its receipt; it must succeed.
