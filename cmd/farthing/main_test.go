@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,12 +326,16 @@ func pollEvery(pause time.Duration, ready func() bool) bool {
 	}
 }
 
-// freeAddress is a loopback address on which nobody listens, for a process that has to come back at the same one.
+// freeAddress is a loopback address on which nobody listens, for a process that has to come back at the same one. Its port
+// is below those that systems give to connections and to port 0, so that nobody else is given it meanwhile.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+(uint32(os.Getpid())*37+nextPort.Add(1))%10_000)
+		if l, err := net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", errors.New("no free port")
 }
+
+var nextPort atomic.Uint32
