@@ -38,10 +38,8 @@ func (c *collectCmd) Run(r *run) error {
 			return misuse("--to: %v", err)
 		}
 	}
-	if r.cli.Dev && !r.cli.DryRun {
-		if err := r.fund(v, key); err != nil {
-			return err
-		}
+	if err := r.fund(v, key); err != nil {
+		return err
 	}
 	owed, total, err := r.owed(v, key.Address())
 	if err != nil {

@@ -201,16 +201,7 @@ func (r *run) authority(path string, dev bool) (*guarantee.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	secret, err := keystore.LoadSecret(path, pass)
-	if errors.Is(err, fs.ErrNotExist) {
-		if secret, err = newSecret(); err == nil {
-			err = keystore.SaveSecret(path, secret, pass, keystore.Standard)
-		}
-	}
-	if err != nil {
-		return nil, keyFault(path, err)
-	}
-	return guarantee.NewAuthority(secret)
+	return openAuthority(path, pass, keystore.Standard)
 }
 
 // deployPlan is what [run.deploy] deploys, and where it keeps how far it has come.

@@ -28,10 +28,8 @@ func (c *depositCmd) Run(r *run) error {
 	if err != nil {
 		return err
 	}
-	if r.cli.Dev && !r.cli.DryRun {
-		if err := r.fund(v, key); err != nil {
-			return err
-		}
+	if err := r.fund(v, key); err != nil {
+		return err
 	}
 	calls, err := depositCalls(r, v, key.Address(), amount, !c.NoAutoSettle)
 	if err != nil {

@@ -230,10 +230,15 @@ func devFaucet() *evm.PrivateKey { return devchain.Accounts()[9] }
 
 // devAuthority is a certificate key without a passphrase, made when first asked for.
 func devAuthority(path string) (*guarantee.Authority, error) {
-	secret, err := keystore.LoadSecret(path, nil)
+	return openAuthority(path, nil, keystore.Light)
+}
+
+// openAuthority opens a certificate key, making it if it is not there.
+func openAuthority(path string, pass []byte, cost keystore.Cost) (*guarantee.Authority, error) {
+	secret, err := keystore.LoadSecret(path, pass)
 	if errors.Is(err, fs.ErrNotExist) {
 		if secret, err = newSecret(); err == nil {
-			err = keystore.SaveSecret(path, secret, nil, keystore.Light)
+			err = keystore.SaveSecret(path, secret, pass, cost)
 		}
 	}
 	if err != nil {
@@ -264,7 +269,11 @@ func (r *run) devKey(role string) (key *evm.PrivateKey, created bool, err error)
 }
 
 // fund gives a development key one ether and a hundred test dollars out of the faucet, if it has less than half of that.
+// Without --dev, or in a dry run, it does nothing.
 func (r *run) fund(v *venue, key *evm.PrivateKey) error {
+	if !r.cli.Dev || r.cli.DryRun {
+		return nil
+	}
 	return r.withDevLock(func(string, *devState) error { // one process at a time uses the faucet's nonces
 		gas, err := v.Client.Balance(r.ctx, key.Address())
 		if err != nil {
