@@ -75,12 +75,14 @@ func readTerms(resp *http.Response) (terms, error) {
 // option is an offer that this payer could pay.
 type option struct {
 	x402.Requirements
-	deployment guarantee.Deployment
-	chain      network.Chain
-	token      network.Token
-	payee      evm.Address
-	amount     money.Amount
-	dollars    money.Amount // amount, scaled as budgets are
+	way     way
+	chain   network.Chain
+	token   network.Token
+	payee   evm.Address
+	amount  money.Amount
+	dollars money.Amount // amount, scaled as budgets are
+
+	deployment guarantee.Deployment // of a guarantee
 }
 
 // money is the price for people.
@@ -88,9 +90,9 @@ func (o option) money() money.Money { return dollars(o.dollars) }
 
 // options returns the offers that could be paid, the cheapest first and otherwise in the seller's order, and why the
 // others could not.
-func (p *Payer) options(t terms, trusted []guarantee.Deployment) (list []option, not []string) {
+func (l *look) options(t terms) (list []option, not []string) {
 	for _, r := range t.Accepts {
-		o, why := p.option(r, trusted)
+		o, why := l.option(r)
 		if why != "" {
 			not = append(not, why)
 			continue
@@ -102,17 +104,18 @@ func (p *Payer) options(t terms, trusted []guarantee.Deployment) (list []option,
 }
 
 // option reads an offer, or says why it cannot be paid.
-func (p *Payer) option(r x402.Requirements, trusted []guarantee.Deployment) (o option, why string) {
-	if r.Scheme != guarantee.Scheme {
+func (l *look) option(r x402.Requirements) (o option, why string) {
+	o = option{Requirements: r}
+	var ok bool
+	if o.way, ok = wayOf(r.Scheme); !ok {
 		return o, fmt.Sprintf("pays by %q, which this payer does not", clip(r.Scheme))
 	}
-	o = option{Requirements: r}
 	var err error
-	if o.chain, err = p.registry.Lookup(r.Network); err != nil || o.chain.CAIP2() != r.Network {
+	if o.chain, err = l.registry.Lookup(r.Network); err != nil || o.chain.CAIP2() != r.Network {
 		return o, fmt.Sprintf("is on %s, which is not known here", clip(r.Network))
 	}
-	if len(p.Networks) > 0 && !slices.ContainsFunc(p.Networks, func(name string) bool {
-		c, err := p.registry.Lookup(name)
+	if len(l.Networks) > 0 && !slices.ContainsFunc(l.Networks, func(name string) bool {
+		c, err := l.registry.Lookup(name)
 		return err == nil && c.ID == o.chain.ID
 	}) {
 		return o, fmt.Sprintf("is on %s, where you do not pay", o.chain.Name)
@@ -124,13 +127,13 @@ func (p *Payer) option(r x402.Requirements, trusted []guarantee.Deployment) (o o
 	if o.token, err = o.chain.Token(asset.String()); err != nil || !o.token.Dollar {
 		return o, fmt.Sprintf("is in %s on %s, which no budget in dollars can measure", asset, o.chain.Name)
 	}
-	if len(p.Assets) > 0 && !slices.ContainsFunc(p.Assets, func(name string) bool {
+	if len(l.Assets) > 0 && !slices.ContainsFunc(l.Assets, func(name string) bool {
 		t, err := o.chain.Token(name)
 		return err == nil && t.Address == asset
 	}) {
 		return o, fmt.Sprintf("is in %s, in which you do not pay", o.token.Symbol)
 	}
-	if o.payee, err = evm.ParseAddress(r.PayTo); err != nil || o.payee.IsZero() || o.payee == p.Key.Address() {
+	if o.payee, err = evm.ParseAddress(r.PayTo); err != nil || o.payee.IsZero() || o.payee == l.Key.Address() {
 		return o, "names no payee that could be paid"
 	}
 	var fits bool
@@ -140,49 +143,10 @@ func (p *Payer) option(r x402.Requirements, trusted []guarantee.Deployment) (o o
 	if !fits || o.amount.IsZero() {
 		return o, "names no amount that could be paid"
 	}
-	if err := guarantee.Matches(guarantee.Signed{Claims: guarantee.Claims{Payee: o.payee, Asset: asset, Amount: o.amount}}, r); err != nil {
-		return o, "asks for more than a promise: " + err.Error()
-	}
 	if flow := r.ExtraString("paymentFlow"); flow != "" && flow != "authorization" && flow != "upfront" {
 		return o, fmt.Sprintf("wants the payment flow %q", clip(flow))
 	}
-	if o.deployment, why = trust(r, o.chain, trusted); why != "" {
-		return o, why
-	}
-	return o, ""
-}
-
-// trust finds the deployment for which an offer may be signed. What the offer says about itself can rule one out, never
-// bring one in.
-func trust(r x402.Requirements, chain network.Chain, trusted []guarantee.Deployment) (guarantee.Deployment, string) {
-	onChain := false
-	for _, d := range trusted {
-		if d.ChainID != chain.ID {
-			continue
-		}
-		onChain = true
-		vault := r.ExtraString("vault")
-		a, err := evm.ParseAddress(vault)
-		if vault != "" && (err != nil || a != d.Vault) {
-			continue
-		}
-		name, version := r.ExtraString("eip712Name"), r.ExtraString("eip712Version")
-		if name != "" && name != d.Name || version != "" && version != d.Version {
-			continue
-		}
-		return d, ""
-	}
-	if onChain {
-		return guarantee.Deployment{}, "is cleared by a house that does not hold your collateral"
-	}
-	held := make([]string, len(trusted))
-	for i, d := range trusted {
-		held[i] = fmt.Sprintf("chain %d", d.ChainID)
-		if c, ok := network.ByID(d.ChainID); ok {
-			held[i] = c.Name
-		}
-	}
-	return guarantee.Deployment{}, fmt.Sprintf("is on %s; your collateral is on %s", chain.Name, strings.Join(held, ", "))
+	return o, o.way.read(l, &o)
 }
 
 // accept makes the terms that a purchase is signed for.

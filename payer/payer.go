@@ -105,9 +105,6 @@ func New(c Config) (*Payer, error) {
 			return nil, err
 		}
 	}
-	if p.house == nil && len(c.Houses) == 0 {
-		return nil, x402.Errorf("config_invalid", "payer: no clearing house that holds collateral").WithHint("name the one where you deposited")
-	}
 	if p.journal, err = openJournal(c.Journal, p.limits, p.Now, p.Log); err != nil {
 		return nil, err
 	}

@@ -1047,7 +1047,6 @@ func TestAWrongConfiguration(t *testing.T) {
 		"a limit that is none":    {func(c *Config) { c.Budget.PerCall = "cheap" }, "config_invalid"},
 		"a seller that is none":   {func(c *Config) { c.Budget.Sellers = []string{"[x"} }, "config_invalid"},
 		"an empty seller":         {func(c *Config) { c.Budget.Sellers = []string{""} }, "config_invalid"},
-		"no clearing house":       {func(c *Config) { c.Houses = nil }, "config_invalid"},
 		"an address that is none": {func(c *Config) { c.ClearingHouse = "clear.example.org" }, "config_invalid"},
 		"an unknown network":      {func(c *Config) { c.Networks = []string{"bose"} }, "network_unknown"},
 		"an unknown asset":        {func(c *Config) { c.Assets = []string{"USDX"} }, "asset_unknown"},
@@ -1127,7 +1126,7 @@ func FuzzOffers(f *testing.F) {
 			}
 			return
 		}
-		list, _ := p.options(read, p.Houses)
+		list, _ := (&look{Payer: p, ctx: context.Background()}).options(read)
 		for _, o := range list {
 			if o.deployment != deployment || o.chain.ID != 31337 || o.amount.IsZero() || o.payee.IsZero() || !o.token.Dollar {
 				t.Fatalf("payable: %+v", o)

@@ -27,7 +27,7 @@ type Purchase struct {
 	Payee       evm.Address
 	Signed      money.Amount // most that it could have cost
 	Charged     money.Amount // what it costs; 0 unless State is Charged
-	Digest      evm.Hash     // of the signed claims: names the guarantee at the clearing house
+	Digest      evm.Hash     // of what was signed: names a guarantee at its clearing house
 	Code        string       // why it is void, or not known
 	// Proven says that what was signed and not charged cannot be charged any more: the payee signed so, or the payment
 	// never left.
@@ -108,7 +108,7 @@ func (p *Payer) ReceiptOf(id string) (Purchase, error) {
 
 func (r row) receipt() Purchase {
 	out := Purchase{
-		ID: r.ID, State: r.State, At: r.At, Method: r.Method, URL: r.URL, Way: "guarantee", Network: r.Network,
+		ID: r.ID, State: r.State, At: r.At, Method: r.Method, URL: r.URL, Way: r.way(), Network: r.Network,
 		Asset: money.Asset{Symbol: r.Symbol, Decimals: r.Decimals, Dollar: true}, Address: r.Asset, Payee: r.Payee,
 		Signed: r.Amount, Charged: r.Charged, Digest: r.Digest, Code: r.Code, Proven: r.Proven,
 	}
@@ -120,6 +120,14 @@ func (r row) receipt() Purchase {
 		out.Certificate = cert
 	}
 	return out
+}
+
+// way is what people call the row's way to pay.
+func (r row) way() string {
+	if w, ok := wayOf(r.scheme()); ok {
+		return w.name()
+	}
+	return clip(r.Scheme)
 }
 
 var errOtherCertificate = errors.New("certificate is of something else")

@@ -2,6 +2,7 @@ package payer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,9 @@ const (
 
 // backoffs are the waits before a lost answer is asked for again.
 var backoffs = []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Second}
+
+// errTwoReadings is the error of an offer that its way to pay reads otherwise than the budget did.
+var errTwoReadings = x402.Errorf("offer_invalid", "the offer can be read in two ways")
 
 // errTooLarge is the error of paying for a request whose body cannot be held.
 var errTooLarge = x402.Errorf("body_too_large", "the request has a price and its body is larger than %d bytes", bodyMax).
@@ -161,11 +165,11 @@ func (p *Payer) choose(req *http.Request, t terms) (row, option, error) {
 			return row{}, option{}, &NeedError{need}
 		}
 	}
-	trusted, err := p.houses(ctx)
-	if err != nil {
-		return row{}, option{}, err
+	l := &look{Payer: p, ctx: ctx}
+	list, not := l.options(t)
+	if len(list) == 0 && l.err != nil {
+		return row{}, option{}, l.err
 	}
-	list, not := p.options(t, trusted)
 	if len(list) == 0 {
 		return row{}, option{}, &NeedError{noOption(need, t, not)}
 	}
@@ -191,7 +195,7 @@ func (p *Payer) choose(req *http.Request, t terms) (row, option, error) {
 	r := row{
 		ID: p.newID(), State: Reserved, At: now, Seller: seller, Method: req.Method, URL: withoutFragment(req.URL), Price: o.ExtraString("price"),
 		Network: o.Network, Asset: o.token.Address, Symbol: o.token.Symbol, Decimals: o.token.Decimals, Payee: o.payee, Amount: o.amount,
-		Vault: o.deployment.Vault, ChainID: o.deployment.ChainID,
+		Scheme: o.Scheme,
 	}
 	err = p.journal.reserve(r, false)
 	if over := (*overBudget)(nil); errors.As(err, &over) {
@@ -226,35 +230,13 @@ func (p *Payer) sign(ctx context.Context, r *row, o option, t terms, body []byte
 		accepted.Resource = r.URL
 	}
 	r.Terms = accepted.Hash()
-	signed, err := guarantee.Pay(ctx, p.Key, o.deployment, o.Requirements, r.Terms, p.Now())
+	payload, err := o.way.sign(ctx, p, o, r)
 	if err != nil {
 		return fmt.Errorf("pay for %s: %w", r.URL, err)
 	}
-	r.Digest = signed.Claims.Digest(o.deployment.ClaimsSeparator())
-	if signed.Claims.Amount != r.Amount || signed.Claims.Payee != r.Payee || signed.Claims.Asset != r.Asset {
-		return x402.Errorf("offer_invalid", "the offer can be read in two ways")
-	}
-	payment, err := x402.NewPayment(t.PaymentRequired, o.Requirements, signed)
+	payment, err := p.envelope(o, t, r.ID, payload)
 	if err != nil {
 		return err
-	}
-	if payment.Version == 1 { // this scheme's version 1 names networks as version 2 does
-		payment.NetworkSent = o.Network
-		if o.NetworkSent != "" {
-			payment.NetworkSent = o.NetworkSent
-		}
-	} else {
-		extension, err := json.Marshal(purchase.Extension{Purchase: r.ID})
-		if err != nil {
-			return err
-		}
-		echoed := map[string]json.RawMessage{purchase.ExtensionKey: extension}
-		for key, value := range payment.Extensions {
-			if key != purchase.ExtensionKey {
-				echoed[key] = value
-			}
-		}
-		payment.Extensions = echoed
 	}
 	if r.Header, r.Payment, err = payment.Header(); err != nil {
 		return err
@@ -270,6 +252,32 @@ func (p *Payer) sign(ctx context.Context, r *row, o option, t terms, body []byte
 		return errJournal(p.Journal, err)
 	}
 	return nil
+}
+
+// envelope puts a payload into the payment that answers the terms, with their extensions and the purchase's own.
+func (p *Payer) envelope(o option, t terms, id string, payload any) (x402.Payment, error) {
+	payment, err := x402.NewPayment(t.PaymentRequired, o.Requirements, payload)
+	if err != nil {
+		return payment, err
+	}
+	if payment.Version == 1 {
+		if o.Scheme == guarantee.Scheme { // its version 1 names networks as version 2 does
+			payment.NetworkSent = cmp.Or(o.NetworkSent, o.Network)
+		}
+		return payment, nil
+	}
+	ours, err := json.Marshal(purchase.Extension{Purchase: id})
+	if err != nil {
+		return payment, err
+	}
+	echoed := map[string]json.RawMessage{purchase.ExtensionKey: ours}
+	for key, value := range payment.Extensions {
+		if key != purchase.ExtensionKey {
+			echoed[key] = value
+		}
+	}
+	payment.Extensions = echoed
+	return payment, nil
 }
 
 // requestOf is the request that carries the payment. The caller's own request never does, so no redirect takes it along.

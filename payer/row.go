@@ -1,6 +1,7 @@
 package payer
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
 
@@ -41,9 +42,10 @@ type row struct {
 	Symbol   string          `json:"symbol"`
 	Decimals uint8           `json:"decimals"`
 	Payee    evm.Address     `json:"payee"`
-	Amount   money.Amount    `json:"amount"` // most that it can cost
-	Terms    evm.Hash        `json:"terms"`  // hash of what was accepted: the request id
-	Digest   evm.Hash        `json:"digest"` // of the signed claims
+	Amount   money.Amount    `json:"amount"`           // most that it can cost
+	Scheme   string          `json:"scheme,omitempty"` // empty: a guarantee
+	Terms    evm.Hash        `json:"terms"`            // hash of what was accepted: the request id
+	Digest   evm.Hash        `json:"digest"`           // of what was signed
 	Vault    evm.Address     `json:"vault"`
 	ChainID  uint64          `json:"chainId"`
 	Header   string          `json:"header,omitempty"`  // name of the payment header
@@ -98,19 +100,11 @@ func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
 	case err == nil:
 		r.Charged = money.Amount{}
 	}
-	r.prove(receipt.Extra["note"])
+	r.Proven = r.Charged == r.Amount // nothing was given back
+	if w, ok := wayOf(r.scheme()); ok && !r.Proven {
+		r.Proven = w.prove(*r, *receipt)
+	}
 }
 
-// prove looks for the payee's signature that it takes no more than what was charged.
-func (r *row) prove(raw json.RawMessage) {
-	if r.Charged == r.Amount {
-		r.Proven = true // nothing was given back
-		return
-	}
-	var note guarantee.SignedNote
-	if len(raw) == 0 || json.Unmarshal(raw, &note) != nil || note.Digest != r.Digest || r.Charged.Less(note.Amount) {
-		return
-	}
-	signer, err := note.Signer(guarantee.Deployment{ChainID: r.ChainID, Vault: r.Vault})
-	r.Proven = err == nil && signer == r.Payee
-}
+// scheme is the row's way to pay. Journals of the first release know one only and do not name it.
+func (r row) scheme() string { return cmp.Or(r.Scheme, guarantee.Scheme) }
