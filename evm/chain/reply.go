@@ -18,6 +18,12 @@ type RevertError struct {
 // Error says why the contract refused.
 func (e *RevertError) Error() string { return "contract refused: " + e.Reason }
 
+// RevertData returns what the contract returned with its refusal, which may be nothing.
+func (e *RevertError) RevertData() []byte { return e.Data }
+
+// RevertReason returns the refusal in words.
+func (e *RevertError) RevertReason() string { return e.Reason }
+
 // What a node may answer when it is given a transaction. They stay inside the package: a sender turns each into a next
 // step, and reports what remains.
 var (
@@ -25,7 +31,7 @@ var (
 	errNonceSpent  = errors.New("nonce is spent")
 	errUnderpriced = errors.New("fees are too low to replace what waits under the nonce, or to wait at all")
 	errInvalid     = errors.New("transaction breaks a rule that no node forgives")
-	errTooMuchGas  = errors.New("needs more gas than one transaction may use")
+	errTooMuchGas  = ErrTooMuchGas
 )
 
 // nodeError turns what a node answered into our errors. It is the only place that reads a node's words; where they come

@@ -66,6 +66,11 @@ func newSender(n node, outbox Outbox, signer evm.Signer, policy Policy) *Sender 
 // Address returns the account that the sender sends from.
 func (s *Sender) Address() evm.Address { return s.signer.Address() }
 
+// Find returns one of the sender's calls as its outbox has it, or [evm.ErrNoCall].
+func (s *Sender) Find(ctx context.Context, id string) (evm.SentCall, error) {
+	return s.outbox.Find(ctx, id)
+}
+
 // Step makes one pass over the lane: it finishes what is deep enough, broadcasts again what the node has lost, replaces
 // what has waited too long, and launches what is queued. Call it about once a block. An error says what could not be
 // done in this pass; nothing is lost by it, and the next pass tries again. When ctx ends in the middle, a transaction
