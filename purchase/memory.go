@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,104 +12,187 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
 )
-
-// Check returns an error if members that must agree do not. A [Book] asks it before it writes and after it reads.
-func (p Purchase) Check() error {
-	if _, known := next[p.State]; !known || p.State == "" {
-		return fmt.Errorf("state %q is none", p.State)
-	}
-	switch {
-	case p.ID == "":
-		return errors.New("it has no id")
-	case p.Cap.Less(p.Charged):
-		return fmt.Errorf("charged %s of %s", p.Charged, p.Cap)
-	case p.State != Committed && !p.Charged.IsZero():
-		return fmt.Errorf("charged %s, but it is %s", p.Charged, p.State)
-	case p.State != Committed && p.Answer != nil:
-		return fmt.Errorf("it has an answer, but it is %s", p.State)
-	case p.ProofDone && len(p.Proof) == 0:
-		return errors.New("a proof is delivered, but there is none")
-	}
-	return nil
-}
 
 // Memory is a [Book] that forgets everything when the process ends: for tests and for trying things out. A gate that
 // takes money needs one that remembers, or a restart lets a payment be used twice. Make one with [NewMemory]; it is safe
 // for concurrent use.
 type Memory struct {
 	mu        sync.Mutex
-	purchases map[string]*Purchase // guarded by mu; by id
-	payments  map[evm.Hash]string  // guarded by mu; to id
-	order     map[string]int       // guarded by mu; by when they were reserved
-	secret    *[32]byte            // guarded by mu
+	purchases map[string]*Purchase     // guarded by mu; by id
+	payments  map[evm.Hash]string      // guarded by mu; to id
+	order     map[string]int           // guarded by mu; by when they were reserved
+	bundles   map[string]Bundle        // guarded by mu; by id
+	refunds   map[string]Refund        // guarded by mu; by the purchase's id
+	credits   map[account]money.Amount // guarded by mu
+	secret    *[32]byte                // guarded by mu
 }
+
+// account is where a payer's credit stands.
+type account struct {
+	payer, payee evm.Address
+	network      string
+	asset        evm.Address
+}
+
+func (p *Purchase) account() account { return account{p.Payer, p.Payee, p.Network, p.Asset} }
 
 // NewMemory returns an empty book.
 func NewMemory() *Memory {
-	return &Memory{purchases: make(map[string]*Purchase), payments: make(map[evm.Hash]string), order: make(map[string]int)}
+	return &Memory{
+		purchases: make(map[string]*Purchase), payments: make(map[evm.Hash]string), order: make(map[string]int),
+		bundles: make(map[string]Bundle), refunds: make(map[string]Refund), credits: make(map[account]money.Amount),
+	}
 }
 
 // Reserve implements [Book].
 func (m *Memory) Reserve(ctx context.Context, p Purchase) (Purchase, error) {
-	if p.State != Reserved && p.State != "" {
-		return Purchase{}, fmt.Errorf("reserve purchase %s, which is %s: %w", p.ID, p.State, ErrState)
+	p, _, err := m.reserve(ctx, p, nil)
+	return p, err
+}
+
+// ReserveCall implements [Book].
+func (m *Memory) ReserveCall(ctx context.Context, p Purchase, ask BundleAsk) (Purchase, Bundle, error) {
+	return m.reserve(ctx, p, &ask)
+}
+
+func (m *Memory) reserve(ctx context.Context, p Purchase, ask *BundleAsk) (_ Purchase, b Bundle, err error) {
+	id := p.ID
+	fail := func(p Purchase, err error) (Purchase, Bundle, error) {
+		return p, b, fmt.Errorf("reserve purchase %s: %w", id, err)
 	}
-	p.State, p.Answer = Reserved, nil
-	if err := cmp.Or(ctx.Err(), p.Check()); err != nil {
-		return Purchase{}, fmt.Errorf("reserve purchase %s: %w", p.ID, err)
+	if p, err = p.Ready(); err == nil && ask != nil {
+		err = ask.Check()
+	}
+	if err = cmp.Or(err, ctx.Err()); err != nil {
+		return fail(Purchase{}, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	id, taken := m.payments[p.Payment]
+	owner, taken := m.payments[p.Payment]
 	if !taken {
-		id = p.ID
-		_, taken = m.purchases[id]
+		owner = p.ID
+		_, taken = m.purchases[owner]
 	}
 	if taken {
-		return m.purchases[id].clone(), fmt.Errorf("reserve purchase %s: it is %s: %w", p.ID, id, ErrTaken)
+		old := m.purchases[owner]
+		b = m.bundles[old.Bundle]
+		return fail(old.clone(), fmt.Errorf("it is %s: %w", owner, ErrTaken))
 	}
+	if ask != nil {
+		if p, b, err = m.call(p, *ask); err != nil {
+			b = Bundle{}
+			return fail(Purchase{}, err)
+		}
+	}
+	credit, enough := m.credits[p.account()].Sub(p.Credit)
+	if !enough {
+		err = ErrNoCredit
+	}
+	if err = cmp.Or(err, p.Check()); err != nil {
+		b = Bundle{}
+		return fail(Purchase{}, err)
+	}
+	if ask != nil {
+		m.bundles[b.ID] = b
+	}
+	m.credits[p.account()] = credit
 	kept := p.clone()
 	m.purchases[p.ID], m.payments[p.Payment], m.order[p.ID] = &kept, p.ID, len(m.order)
-	return kept.clone(), nil
+	return kept.clone(), b, nil
+}
+
+// call finds or makes the bundle for p.
+func (m *Memory) call(p Purchase, ask BundleAsk) (Purchase, Bundle, error) {
+	var best *Bundle
+	busy := false
+	for _, b := range m.bundles {
+		if b.Serves(p, ask) && (best == nil || b.ValidUntil.Before(best.ValidUntil) ||
+			b.ValidUntil.Equal(best.ValidUntil) && m.order[b.ID] < m.order[best.ID]) {
+			best = &b
+		}
+		busy = busy || b.State == Buying && b.BoughtBy(*m.purchases[b.ID], p, ask)
+	}
+	switch {
+	case best != nil:
+		best.Remaining -= ask.Draw
+		return p.Draw(*best, ask), *best, nil
+	case busy:
+		return p, Bundle{}, ErrBuying
+	case ask.Buy == 0 || ask.Bundle != "":
+		return p, Bundle{}, ErrNoBundle
+	}
+	p, b := p.Buy(ask)
+	return p, b, b.Check()
 }
 
 // Run implements [Book].
 func (m *Memory) Run(ctx context.Context, id string, certificate []byte, at time.Time) error {
-	return m.change(ctx, id, func(p *Purchase) error {
-		if p.State != Reserved {
-			return fmt.Errorf("it is %s: %w", p.State, ErrState)
-		}
-		p.State, p.Certificate, p.RunAt = Running, certificate, at
-		return nil
-	})
+	return m.change(ctx, id, func(p Purchase) (Purchase, error) { return p.Ran(certificate, at) })
+}
+
+// Settling implements [Book].
+func (m *Memory) Settling(ctx context.Context, id string, certificate []byte) error {
+	return m.change(ctx, id, func(p Purchase) (Purchase, error) { return p.Settles(certificate) })
+}
+
+// Settled implements [Book].
+func (m *Memory) Settled(ctx context.Context, id string, transaction evm.Hash) error {
+	return m.change(ctx, id, func(p Purchase) (Purchase, error) { return p.Settled(transaction) })
+}
+
+// NotSettled implements [Book].
+func (m *Memory) NotSettled(ctx context.Context, id string) error {
+	return m.change(ctx, id, func(p Purchase) (Purchase, error) { return p.NotSettled(m.bundles[p.Bundle]) })
+}
+
+// Owe implements [Book].
+func (m *Memory) Owe(ctx context.Context, id string, owed money.Amount) error {
+	return m.change(ctx, id, func(p Purchase) (Purchase, error) { return p.Owes(owed) })
 }
 
 // Finish implements [Book].
 func (m *Memory) Finish(ctx context.Context, done Purchase) error {
-	return m.change(ctx, done.ID, func(p *Purchase) error {
-		if !done.State.Final() && done.State != Pending || !p.State.May(done.State) {
-			return fmt.Errorf("it is %s and cannot become %s: %w", p.State, done.State, ErrState)
+	return m.change(ctx, done.ID, func(p Purchase) (Purchase, error) {
+		old, b := p, m.bundles[p.Bundle]
+		p, err := p.Finished(done, b)
+		if err != nil {
+			return p, err
 		}
-		p.State, p.Charged, p.Units, p.Cost, p.Downstream = done.State, done.Charged, done.Units, done.Cost, done.Downstream
-		p.Outcome, p.Proof, p.DoneAt, p.Answer = done.Outcome, done.Proof, done.DoneAt, done.Answer
-		return nil
+		back, _ := old.Credit.Sub(p.Credit)
+		credit, ok := m.credits[p.account()].Add(back)
+		if !ok {
+			return p, fmt.Errorf("credit of %s: %w", p.Payer, money.ErrAmount)
+		}
+		if p.Bundle != "" {
+			b, there := b.Finished(old, p)
+			if !there {
+				delete(m.bundles, p.Bundle)
+			} else if err := b.Check(); err != nil {
+				return p, fmt.Errorf("bundle %s: %w", b.ID, err)
+			} else {
+				m.bundles[b.ID] = b.clone()
+			}
+		}
+		m.credits[p.account()] = credit
+		return p, nil
 	})
 }
 
 // Delivered implements [Book].
 func (m *Memory) Delivered(ctx context.Context, id string) error {
-	return m.change(ctx, id, func(p *Purchase) error {
+	return m.change(ctx, id, func(p Purchase) (Purchase, error) {
 		if !p.State.Final() || len(p.Proof) == 0 {
-			return fmt.Errorf("it is %s and has a proof of %d bytes: %w", p.State, len(p.Proof), ErrState)
+			return p, fmt.Errorf("it is %s and has a proof of %d bytes: %w", p.State, len(p.Proof), ErrState)
 		}
 		p.ProofDone = true
-		return nil
+		return p, nil
 	})
 }
 
-// change replaces a purchase by what fn makes of it, or leaves it.
-func (m *Memory) change(ctx context.Context, id string, fn func(*Purchase) error) error {
+// change replaces a purchase by what fn makes of it, or leaves it. fn changes nothing else if it fails.
+func (m *Memory) change(ctx context.Context, id string, fn func(Purchase) (Purchase, error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old, ok := m.purchases[id]
@@ -120,11 +202,8 @@ func (m *Memory) change(ctx context.Context, id string, fn func(*Purchase) error
 	case !ok:
 		err = fmt.Errorf("there is none: %w", ErrState)
 	default:
-		changed := *old
-		if err = fn(&changed); err == nil {
-			err = changed.Check()
-		}
-		if err == nil {
+		var changed Purchase
+		if changed, err = fn(*old); err == nil {
 			changed = changed.clone()
 			m.purchases[id] = &changed
 		}
@@ -189,6 +268,149 @@ func (m *Memory) list(ctx context.Context, wanted func(*Purchase) bool, since fu
 	return all, ctx.Err()
 }
 
+// OpenBundle implements [Book].
+func (m *Memory) OpenBundle(ctx context.Context, id string, validUntil time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, there := m.bundles[id]
+	err := ctx.Err()
+	switch {
+	case err != nil:
+	case !there:
+		err = fmt.Errorf("there is none: %w", ErrState)
+	case b.State == Open:
+		return nil
+	default:
+		if b, err = b.Opened(*m.purchases[id], validUntil); err == nil {
+			m.bundles[id] = b.clone()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open bundle %s: %w", id, err)
+	}
+	return nil
+}
+
+// FindBundle implements [Book].
+func (m *Memory) FindBundle(ctx context.Context, id string) (Bundle, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return Bundle{}, false, err
+	}
+	b, there := m.bundles[id]
+	return b, there, nil
+}
+
+// Bundles implements [Book].
+func (m *Memory) Bundles(ctx context.Context, payer, payee evm.Address) (all []Bundle, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.bundles {
+		if b.Payer == payer && b.Payee == payee {
+			all = append(all, b)
+		}
+	}
+	slices.SortFunc(all, func(a, b Bundle) int { return cmp.Compare(m.order[a.ID], m.order[b.ID]) })
+	return all, ctx.Err()
+}
+
+// Refund implements [Book].
+func (m *Memory) Refund(ctx context.Context, r Refund) (Refund, error) {
+	fail := func(got Refund, err error) (Refund, error) {
+		return got, fmt.Errorf("refund purchase %s: %w", r.Purchase, err)
+	}
+	r = r.Begun()
+	if err := cmp.Or(r.Check(), ctx.Err()); err != nil {
+		return fail(Refund{}, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old, there := m.refunds[r.Purchase]; there {
+		if !old.Same(r) {
+			return fail(old.clone(), ErrRefunded)
+		}
+		return old.clone(), nil
+	}
+	p, there := m.purchases[r.Purchase]
+	if !there {
+		return fail(Refund{}, fmt.Errorf("there is none: %w", ErrState))
+	}
+	b := m.bundles[p.Bundle]
+	if err := p.MayRefund(r, b); err != nil {
+		return fail(Refund{}, err)
+	}
+	if r.Kind == ByCredit {
+		credit, ok := m.credits[p.account()].Add(r.Amount)
+		if !ok {
+			return fail(Refund{}, fmt.Errorf("credit of %s: %w", p.Payer, money.ErrAmount))
+		}
+		m.credits[p.account()] = credit
+	}
+	if p.Bundle != "" {
+		m.bundles[b.ID] = b.Refunded(r)
+	}
+	m.refunds[r.Purchase] = r.clone()
+	return r.clone(), nil
+}
+
+// FinishRefund implements [Book].
+func (m *Memory) FinishRefund(ctx context.Context, done Refund) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, there := m.refunds[done.Purchase]
+	err := ctx.Err()
+	switch {
+	case err != nil:
+	case !there:
+		err = fmt.Errorf("there is none: %w", ErrState)
+	default:
+		if r, err = r.Finished(done); err == nil {
+			m.refunds[done.Purchase] = r.clone()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("refund of purchase %s: %w", done.Purchase, err)
+	}
+	return nil
+}
+
+// FindRefund implements [Book].
+func (m *Memory) FindRefund(ctx context.Context, purchase string) (Refund, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return Refund{}, false, err
+	}
+	r, there := m.refunds[purchase]
+	return r.clone(), there, nil
+}
+
+// OpenRefunds implements [Book].
+func (m *Memory) OpenRefunds(ctx context.Context) (all []Refund, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.refunds {
+		if r.State == Queued {
+			all = append(all, r.clone())
+		}
+	}
+	slices.SortFunc(all, func(a, b Refund) int {
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Purchase, b.Purchase))
+	})
+	return all, ctx.Err()
+}
+
+// Credit implements [Book].
+func (m *Memory) Credit(ctx context.Context, payer, payee evm.Address, network string, asset evm.Address) (money.Amount, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return money.Amount{}, err
+	}
+	return m.credits[account{payer, payee, network, asset}], nil
+}
+
 // Secret implements [Book].
 func (m *Memory) Secret(ctx context.Context) ([32]byte, error) {
 	m.mu.Lock()
@@ -207,10 +429,8 @@ func (m *Memory) Secret(ctx context.Context) ([32]byte, error) {
 func (p *Purchase) clone() Purchase {
 	c := *p
 	c.Certificate, c.Proof = bytes.Clone(p.Certificate), bytes.Clone(p.Proof)
-	for _, at := range []*time.Time{&c.ReservedAt, &c.RunAt, &c.DoneAt} {
-		if *at = at.Round(0).UTC(); at.IsZero() {
-			*at = time.Time{}
-		}
+	for _, at := range []*time.Time{&c.ReservedAt, &c.RunAt, &c.DoneAt, &c.Due} {
+		*at = utc(*at)
 	}
 	if p.Answer != nil {
 		a := *p.Answer
@@ -222,4 +442,21 @@ func (p *Purchase) clone() Purchase {
 		c.Answer = &a
 	}
 	return c
+}
+
+func (b Bundle) clone() Bundle {
+	b.ValidUntil = utc(b.ValidUntil)
+	return b
+}
+
+func (r Refund) clone() Refund {
+	r.Proof, r.At, r.DoneAt = bytes.Clone(r.Proof), utc(r.At), utc(r.DoneAt)
+	return r
+}
+
+func utc(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.Round(0).UTC()
 }

@@ -11,7 +11,8 @@ import (
 var next = map[State][]State{
 	"":        {Reserved},
 	Reserved:  {Running, Void, Pending},
-	Running:   {Committed, Void, Pending},
+	Running:   {Working, Committed, Void, Pending},
+	Working:   {Committed, Void, Pending},
 	Pending:   {Committed, Void, Pending},
 	Committed: nil,
 	Void:      nil,
@@ -28,10 +29,10 @@ type Move string
 
 // The moves.
 const (
-	Secure     Move = "secure"      // have the payment certified, then run; the reservation is this request's
-	Replay     Move = "replay"      // give the stored answer with the same receipt
+	Secure     Move = "secure"      // have the payment certified or settled, then run; the reservation is this request's
+	Replay     Move = "replay"      // give the stored answer with the same receipt; of a job that is its 202
 	Wait       Move = "wait"        // it is being served right now
-	Resolve    Move = "resolve"     // whether it is paid is not known yet: find out, do not serve
+	Resolve    Move = "resolve"     // whether it is paid is not known yet: find out, then give what is stored; do not serve
 	RefuseUsed Move = "refuse used" // the payment bought another request
 	RefuseVoid Move = "refuse void" // nothing was charged, and this payment can charge nothing any more
 )
@@ -47,7 +48,7 @@ func (p Purchase) Shown(request evm.Hash) Move {
 		return Secure
 	case Running:
 		return Wait
-	case Committed:
+	case Committed, Working:
 		return Replay
 	case Void:
 		return RefuseVoid

@@ -10,7 +10,7 @@ import (
 	"github.com/farthing402/farthing/purchase"
 )
 
-var states = []purchase.State{"", purchase.Reserved, purchase.Running, purchase.Committed, purchase.Void, purchase.Pending}
+var states = []purchase.State{"", purchase.Reserved, purchase.Running, purchase.Working, purchase.Committed, purchase.Void, purchase.Pending}
 
 func TestStateMachine(t *testing.T) {
 	t.Parallel()
@@ -19,6 +19,10 @@ func TestStateMachine(t *testing.T) {
 		{purchase.Reserved, purchase.Running}:  true,
 		{purchase.Reserved, purchase.Void}:     true,
 		{purchase.Reserved, purchase.Pending}:  true,
+		{purchase.Running, purchase.Working}:   true,
+		{purchase.Working, purchase.Committed}: true,
+		{purchase.Working, purchase.Void}:      true,
+		{purchase.Working, purchase.Pending}:   true,
 		{purchase.Running, purchase.Committed}: true,
 		{purchase.Running, purchase.Void}:      true,
 		{purchase.Running, purchase.Pending}:   true,
@@ -50,6 +54,7 @@ func TestShown(t *testing.T) {
 	}{
 		{purchase.Reserved, purchase.Secure},
 		{purchase.Running, purchase.Wait},
+		{purchase.Working, purchase.Replay},
 		{purchase.Committed, purchase.Replay},
 		{purchase.Void, purchase.RefuseVoid},
 		{purchase.Pending, purchase.Resolve},

@@ -5,102 +5,201 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/purchase"
 )
 
 // purchases is the gate's view. It implements [purchase.Book].
 type purchases struct{ s *Store }
 
-const purchaseColumns = `id, payment, request, state, route, method, url, way, network, asset, payer, payee, cap, charged, units, unit,
-	cost, downstream, outcome, certificate, proof, proof_done, reserved_at, run_at, done_at`
+const purchaseColumns = `id, payment, request, state, route, method, url, way, network, asset, payer, payee, cap, charged, owed, credit,
+	units, unit, cost, downstream, outcome, certificate, proof, proof_done, settling, tx, bundle, draws, buys, reserved_at, run_at, done_at, due_at`
 
 // Reserve implements [purchase.Book].
-func (b purchases) Reserve(ctx context.Context, p purchase.Purchase) (got purchase.Purchase, err error) {
-	if p.State != purchase.Reserved && p.State != "" {
-		return purchase.Purchase{}, fmt.Errorf("reserve purchase %s, which is %s: %w", p.ID, p.State, purchase.ErrState)
+func (b purchases) Reserve(ctx context.Context, p purchase.Purchase) (purchase.Purchase, error) {
+	p, _, err := b.reserve(ctx, p, nil)
+	return p, err
+}
+
+// ReserveCall implements [purchase.Book].
+func (b purchases) ReserveCall(ctx context.Context, p purchase.Purchase, ask purchase.BundleAsk) (purchase.Purchase, purchase.Bundle, error) {
+	return b.reserve(ctx, p, &ask)
+}
+
+func (b purchases) reserve(ctx context.Context, p purchase.Purchase, ask *purchase.BundleAsk) (got purchase.Purchase, bundle purchase.Bundle, err error) {
+	id := p.ID
+	if p, err = p.Ready(); err == nil && ask != nil {
+		err = ask.Check()
 	}
-	p.State, p.Answer = purchase.Reserved, nil
-	p.ReservedAt, p.RunAt, p.DoneAt = utc(p.ReservedAt), utc(p.RunAt), utc(p.DoneAt)
-	if err := p.Check(); err != nil {
-		return purchase.Purchase{}, fmt.Errorf("reserve purchase %s: %w", p.ID, err)
+	if err != nil {
+		return purchase.Purchase{}, purchase.Bundle{}, fmt.Errorf("reserve purchase %s: %w", id, err)
+	}
+	for _, at := range []*time.Time{&p.ReservedAt, &p.RunAt, &p.DoneAt, &p.Due} {
+		*at = utc(*at)
 	}
 	taken := false // a purchase that is there is an answer, not a failure that undoes something
 	err = b.s.write(ctx, func(s *session) error {
-		got, taken = p, false
-		_, err := s.exec(`INSERT INTO purchase (`+purchaseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			p.ID, p.Payment[:], p.Request[:], string(p.State), p.Route, p.Method, p.URL, p.Way, p.Network, p.Asset[:], p.Payer[:], p.Payee[:],
-			p.Cap, p.Charged, p.Units, p.Unit, p.Cost, p.Downstream, p.Outcome, orNull(p.Certificate), orNull(p.Proof), bit(p.ProofDone),
-			instant{&p.ReservedAt}, instant{&p.RunAt}, instant{&p.DoneAt})
-		if err == nil {
+		got, bundle, taken = p, purchase.Bundle{}, false
+		var err error
+		if ask != nil {
+			// A payment that was seen before must not look for a bundle. Nobody else writes until this is committed.
+			if got, taken, err = s.purchaseOf(p); err == nil && !taken {
+				got, bundle, err = s.forCall(p, *ask)
+			}
+		}
+		if err == nil && !taken {
+			taken, err = s.addPurchase(&got)
+		}
+		switch {
+		case err != nil:
+			return err
+		case taken && got.Bundle != "":
+			bundle, _, err = s.bundle(got.Bundle)
+			return err
+		case taken:
 			return nil
 		}
-		if !s.dialect.duplicate(err) {
-			return fmt.Errorf("reserve purchase %s: %w", p.ID, err)
+		if got.Buys > 0 {
+			err = s.addBundle(bundle)
+		} else if got.Bundle != "" {
+			err = s.putBundle(bundle)
 		}
-		taken = true
-		var found bool
-		if got, found, err = s.purchase("WHERE payment = ?", p.Payment[:]); err != nil || found {
-			return err
+		if err == nil && !got.Credit.IsZero() {
+			err = s.takeCredit(got)
 		}
-		got, _, err = s.purchase("WHERE id = ?", p.ID)
 		return err
 	})
 	if err != nil {
-		return purchase.Purchase{}, err
+		return purchase.Purchase{}, purchase.Bundle{}, fmt.Errorf("reserve purchase %s: %w", id, err)
 	}
 	if taken {
-		return got, fmt.Errorf("reserve purchase %s: it is %s: %w", p.ID, got.ID, purchase.ErrTaken)
+		return got, bundle, fmt.Errorf("reserve purchase %s: it is %s: %w", id, got.ID, purchase.ErrTaken)
 	}
-	return got, nil
+	return got, bundle, nil
+}
+
+// addPurchase inserts a purchase, or reads the one that has its payment or id.
+func (s *session) addPurchase(p *purchase.Purchase) (taken bool, err error) {
+	if err := p.Check(); err != nil {
+		return false, err
+	}
+	_, err = s.exec(`INSERT INTO purchase (`+purchaseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		p.ID, p.Payment[:], p.Request[:], string(p.State), p.Route, p.Method, p.URL, p.Way, p.Network, p.Asset[:], p.Payer[:], p.Payee[:],
+		p.Cap, p.Charged, p.Owed, p.Credit, p.Units, p.Unit, p.Cost, p.Downstream, p.Outcome, orNull(p.Certificate), orNull(p.Proof), bit(p.ProofDone),
+		bit(p.Settling), hashOrNull(p.Transaction), p.Bundle, p.Draws, p.Buys,
+		instant{&p.ReservedAt}, instant{&p.RunAt}, instant{&p.DoneAt}, instant{&p.Due})
+	if err == nil || !s.dialect.duplicate(err) {
+		return false, err
+	}
+	*p, taken, err = s.purchaseOf(*p)
+	return taken, err
+}
+
+// purchaseOf returns the purchase that has p's payment, or else its id.
+func (s *session) purchaseOf(p purchase.Purchase) (purchase.Purchase, bool, error) {
+	got, found, err := s.purchase("WHERE payment = ?", p.Payment[:])
+	if err != nil || found {
+		return got, found, err
+	}
+	return s.purchase("WHERE id = ?", p.ID)
 }
 
 // Run implements [purchase.Book].
 func (b purchases) Run(ctx context.Context, id string, certificate []byte, at time.Time) error {
-	return b.s.write(ctx, func(s *session) error {
-		n, err := s.exec("UPDATE purchase SET state = ?, certificate = ?, run_at = ? WHERE id = ? AND state = ?",
+	return b.s.write(ctx, func(s *session) error { // the rules of purchase.Ran, without reading first
+		n, err := s.exec("UPDATE purchase SET state = ?, certificate = COALESCE(?, certificate), run_at = ? WHERE id = ? AND state = ? AND (settling = 0 OR tx IS NOT NULL)",
 			string(purchase.Running), orNull(certificate), instant{&at}, id, string(purchase.Reserved))
 		return s.moved(n, err, id, purchase.Running)
 	})
 }
 
-// Finish implements [purchase.Book].
-func (b purchases) Finish(ctx context.Context, p purchase.Purchase) error {
-	if p.State != purchase.Committed && p.State != purchase.Void && p.State != purchase.Pending {
-		return fmt.Errorf("finish purchase %s as %q: %w", p.ID, p.State, purchase.ErrState)
-	}
-	if p.Answer != nil && len(p.Answer.Body) > b.s.answerBytesMax {
-		cut := *p.Answer
-		cut.Body, cut.Whole = nil, false
-		p.Answer = &cut
-	}
-	return b.s.write(ctx, func(s *session) error {
-		old, found, err := s.purchase("WHERE id = ?", p.ID)
-		switch {
-		case err != nil:
-			return err
-		case !found:
-			return fmt.Errorf("finish purchase %s: there is none: %w", p.ID, purchase.ErrState)
-		case !old.State.May(p.State):
-			return fmt.Errorf("finish purchase %s as %s: it is %s: %w", p.ID, p.State, old.State, purchase.ErrState)
-		}
-		done := old
-		done.State, done.Charged, done.Units, done.Cost, done.Downstream = p.State, p.Charged, p.Units, p.Cost, p.Downstream
-		done.Outcome, done.Proof, done.DoneAt, done.Answer = p.Outcome, p.Proof, p.DoneAt, p.Answer
-		if err := done.Check(); err != nil {
-			return fmt.Errorf("finish purchase %s: %w", p.ID, err)
-		}
-		n, err := s.exec(`UPDATE purchase SET state = ?, charged = ?, units = ?, cost = ?, downstream = ?, outcome = ?, proof = ?, done_at = ?
-			WHERE id = ? AND state = ?`, string(p.State), p.Charged, p.Units, p.Cost, p.Downstream, p.Outcome, orNull(p.Proof), instant{&p.DoneAt},
-			p.ID, string(old.State))
-		if err := s.moved(n, err, p.ID, p.State); err != nil || p.Answer == nil {
-			return err
-		}
-		return s.putAnswer(p.ID, *p.Answer, p.DoneAt)
+// Settling implements [purchase.Book].
+func (b purchases) Settling(ctx context.Context, id string, certificate []byte) error {
+	return b.change(ctx, id, func(p purchase.Purchase, _ purchase.Bundle) (purchase.Purchase, error) { return p.Settles(certificate) })
+}
+
+// Settled implements [purchase.Book].
+func (b purchases) Settled(ctx context.Context, id string, transaction evm.Hash) error {
+	return b.change(ctx, id, func(p purchase.Purchase, _ purchase.Bundle) (purchase.Purchase, error) { return p.Settled(transaction) })
+}
+
+// NotSettled implements [purchase.Book].
+func (b purchases) NotSettled(ctx context.Context, id string) error {
+	return b.change(ctx, id, func(p purchase.Purchase, bundle purchase.Bundle) (purchase.Purchase, error) {
+		return p.NotSettled(bundle)
 	})
+}
+
+// Owe implements [purchase.Book].
+func (b purchases) Owe(ctx context.Context, id string, owed money.Amount) error {
+	return b.change(ctx, id, func(p purchase.Purchase, _ purchase.Bundle) (purchase.Purchase, error) { return p.Owes(owed) })
+}
+
+// Finish implements [purchase.Book].
+func (b purchases) Finish(ctx context.Context, done purchase.Purchase) error {
+	if done.Answer != nil && len(done.Answer.Body) > b.s.answerBytesMax {
+		cut := *done.Answer
+		cut.Body, cut.Whole = nil, false
+		done.Answer = &cut
+	}
+	return b.change(ctx, done.ID, func(p purchase.Purchase, bundle purchase.Bundle) (purchase.Purchase, error) {
+		return p.Finished(done, bundle)
+	})
+}
+
+// change replaces a purchase by what fn makes of it and of its bundle, if it has one, and gives back what it had more of
+// credit and draws.
+func (b purchases) change(ctx context.Context, id string, fn func(purchase.Purchase, purchase.Bundle) (purchase.Purchase, error)) error {
+	return b.s.write(ctx, func(s *session) error {
+		if err := s.changePurchase(id, fn); err != nil {
+			return fmt.Errorf("purchase %s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+func (s *session) changePurchase(id string, fn func(purchase.Purchase, purchase.Bundle) (purchase.Purchase, error)) error {
+	old, found, err := s.purchase("WHERE id = ?", id)
+	if err == nil && !found {
+		err = fmt.Errorf("there is none: %w", purchase.ErrState)
+	}
+	var bundle purchase.Bundle
+	if err == nil && old.Bundle != "" {
+		bundle, _, err = s.bundle(old.Bundle)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := fn(old, bundle)
+	if err != nil {
+		return err
+	}
+	n, err := s.exec(`UPDATE purchase SET state = ?, charged = ?, owed = ?, credit = ?, units = ?, cost = ?, downstream = ?, outcome = ?,
+		certificate = ?, proof = ?, settling = ?, tx = ?, draws = ?, done_at = ?, due_at = ? WHERE id = ? AND state = ?`,
+		string(p.State), p.Charged, p.Owed, p.Credit, p.Units, p.Cost, p.Downstream, p.Outcome,
+		orNull(p.Certificate), orNull(p.Proof), bit(p.Settling), hashOrNull(p.Transaction), p.Draws, instant{&p.DoneAt}, instant{&p.Due},
+		id, string(old.State))
+	if err := s.moved(n, err, id, p.State); err != nil {
+		return err
+	}
+	switch {
+	case p.Answer == nil && old.Answer != nil:
+		_, err = s.exec("DELETE FROM answer WHERE id = ?", id)
+	case p.Answer != old.Answer:
+		err = s.putAnswer(id, *p.Answer, p.DoneAt)
+	}
+	if err == nil && p.Bundle != "" && (p.Draws != old.Draws || p.Buys > 0 && p.State != old.State) {
+		err = s.finishBundle(bundle, old, p)
+	}
+	if back, _ := old.Credit.Sub(p.Credit); err == nil && !back.IsZero() {
+		err = s.giveCredit(p, back)
+	}
+	return err
 }
 
 // moved turns what an update of a purchase's state says into an error.
@@ -129,8 +228,9 @@ func (s *session) putAnswer(id string, a purchase.Answer, at time.Time) error {
 	if !at.IsZero() {
 		kept = at.UnixNano()
 	}
-	if _, err := s.exec("INSERT INTO answer (id, status, header, body, whole, done_at) VALUES (?, ?, ?, ?, ?, ?)",
-		id, a.Status, string(header), body, bit(a.Whole), kept); err != nil {
+	if _, err := s.exec(`INSERT INTO answer (id, status, header, body, whole, done_at) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET status = excluded.status, header = excluded.header, body = excluded.body, whole = excluded.whole,
+		done_at = excluded.done_at`, id, a.Status, string(header), body, bit(a.Whole), kept); err != nil {
 		return fmt.Errorf("answer of purchase %s: %w", id, err)
 	}
 	return nil
@@ -156,7 +256,7 @@ func (b purchases) find(ctx context.Context, where string, arg any) (p purchase.
 
 // Unfinished implements [purchase.Book].
 func (b purchases) Unfinished(ctx context.Context) ([]purchase.Purchase, error) {
-	return b.list(ctx, "WHERE state IN ('reserved', 'running', 'pending') ORDER BY reserved_at, seq")
+	return b.list(ctx, "WHERE state IN ('reserved', 'running', 'working', 'pending') ORDER BY reserved_at, seq")
 }
 
 // Undelivered implements [purchase.Book].
@@ -250,8 +350,9 @@ func (s *session) purchases(where string, args ...any) (all []purchase.Purchase,
 	err = s.each("SELECT "+purchaseColumns+" FROM purchase "+where, args, func(rows *sql.Rows) error {
 		var p purchase.Purchase
 		if err := rows.Scan(&p.ID, fixed(p.Payment[:]), fixed(p.Request[:]), &p.State, &p.Route, &p.Method, &p.URL, &p.Way, &p.Network,
-			fixed(p.Asset[:]), fixed(p.Payer[:]), fixed(p.Payee[:]), &p.Cap, &p.Charged, &p.Units, &p.Unit, &p.Cost, &p.Downstream, &p.Outcome,
-			&p.Certificate, &p.Proof, flag{&p.ProofDone}, instant{&p.ReservedAt}, instant{&p.RunAt}, instant{&p.DoneAt}); err != nil {
+			fixed(p.Asset[:]), fixed(p.Payer[:]), fixed(p.Payee[:]), &p.Cap, &p.Charged, &p.Owed, &p.Credit, &p.Units, &p.Unit, &p.Cost, &p.Downstream,
+			&p.Outcome, &p.Certificate, &p.Proof, flag{&p.ProofDone}, flag{&p.Settling}, hashIfAny{&p.Transaction}, &p.Bundle, &p.Draws, &p.Buys,
+			instant{&p.ReservedAt}, instant{&p.RunAt}, instant{&p.DoneAt}, instant{&p.Due}); err != nil {
 			return corrupt("purchase", p.ID, err)
 		}
 		all = append(all, p)
@@ -262,7 +363,7 @@ func (s *session) purchases(where string, args ...any) (all []purchase.Purchase,
 	}
 	for i := range all {
 		p := &all[i]
-		if p.State == purchase.Committed || p.State == purchase.Void {
+		if p.State != purchase.Reserved && p.State != purchase.Running {
 			if p.Answer, err = s.answer(p.ID); err != nil {
 				return nil, err
 			}
@@ -296,6 +397,32 @@ func orNull(b []byte) []byte {
 		return nil
 	}
 	return b
+}
+
+// hashOrNull writes the zero hash as null.
+func hashOrNull(h evm.Hash) []byte {
+	if h.IsZero() {
+		return nil
+	}
+	return h[:]
+}
+
+// hashIfAny reads what hashOrNull writes.
+type hashIfAny struct{ to *evm.Hash }
+
+// Scan implements sql.Scanner.
+func (h hashIfAny) Scan(src any) error {
+	*h.to = evm.Hash{}
+	if src == nil {
+		return nil
+	}
+	if err := fixed(h.to[:]).Scan(src); err != nil {
+		return err
+	}
+	if h.to.IsZero() {
+		return errors.New("a hash of zeros")
+	}
+	return nil
 }
 
 func utc(t time.Time) time.Time {

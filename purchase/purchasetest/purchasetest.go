@@ -63,9 +63,15 @@ func sample(n int) purchase.Purchase {
 // finished returns the purchase as Finish is to leave it.
 func finished(p purchase.Purchase, to purchase.State) purchase.Purchase {
 	p.State, p.DoneAt = to, p.ReservedAt.Add(time.Minute)
+	p.Owed, p.Charged, p.Answer = money.Amount{}, money.Amount{}, nil
+	if to == purchase.Working || to == purchase.Pending {
+		p.Owed, p.Due = money.Units(998), p.ReservedAt.Add(time.Hour)
+	}
 	p.Units, p.Cost, p.Downstream, p.Outcome = 99, money.Units(7), money.Units(3), "slow"
 	if to == purchase.Committed {
 		p.Charged = money.Units(999)
+	}
+	if to == purchase.Committed || to == purchase.Working {
 		p.Answer = &purchase.Answer{Status: 200, Header: map[string][]string{"X-Two": {"b", "a"}, "X-None": {}}, Body: []byte{0, 'x', 255}, Whole: true}
 	}
 	return p
@@ -96,7 +102,7 @@ func want(t *testing.T, b purchase.Book, p purchase.Purchase) {
 // same fails unless the purchases are equal; times count as instants, and nothing as empty.
 func same(t *testing.T, got, p purchase.Purchase) {
 	t.Helper()
-	for _, pair := range [][2]*time.Time{{&got.ReservedAt, &p.ReservedAt}, {&got.RunAt, &p.RunAt}, {&got.DoneAt, &p.DoneAt}} {
+	for _, pair := range [][2]*time.Time{{&got.ReservedAt, &p.ReservedAt}, {&got.RunAt, &p.RunAt}, {&got.DoneAt, &p.DoneAt}, {&got.Due, &p.Due}} {
 		if !pair[0].Equal(*pair[1]) {
 			t.Errorf("%s: time %v, want %v", p.ID, pair[0], pair[1])
 		}
@@ -266,6 +272,7 @@ func moves(t *testing.T, b purchase.Book) {
 	reach := map[purchase.State][]purchase.State{
 		purchase.Reserved:  nil,
 		purchase.Running:   {purchase.Running},
+		purchase.Working:   {purchase.Running, purchase.Working},
 		purchase.Pending:   {purchase.Running, purchase.Pending},
 		purchase.Committed: {purchase.Running, purchase.Committed},
 		purchase.Void:      {purchase.Void},
@@ -298,6 +305,16 @@ func moves(t *testing.T, b purchase.Book) {
 			}
 			if !may {
 				want(t, b, before)
+			} else if to == purchase.Running {
+				before.State, before.RunAt = to, noon
+				want(t, b, before)
+			} else {
+				after := finished(p, to)
+				after.RunAt = before.RunAt
+				if after.Answer == nil && to != purchase.Void {
+					after.Answer = before.Answer
+				}
+				want(t, b, after)
 			}
 		}
 	}
@@ -324,6 +341,11 @@ func contradictions(t *testing.T, b purchase.Book) {
 		"a charge of nothing":  func(q *purchase.Purchase) { q.State, q.Answer = purchase.Void, nil },
 		"an answer when void":  func(q *purchase.Purchase) { q.State, q.Charged = purchase.Void, money.Amount{} },
 		"a charge not decided": func(q *purchase.Purchase) { q.State, q.Answer = purchase.Pending, nil },
+		"a debt past the cap": func(q *purchase.Purchase) {
+			q.State, q.Charged, q.Owed = purchase.Pending, money.Amount{}, money.Units(1001)
+		},
+		"a job without end": func(q *purchase.Purchase) { q.State, q.Charged = purchase.Working, money.Amount{} },
+		"a draw of nothing": func(q *purchase.Purchase) { q.Draws = 1 },
 	} {
 		q := finished(p, purchase.Committed)
 		spoil(&q)
@@ -468,11 +490,23 @@ func cancelled(t *testing.T, b purchase.Book) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, errReserve := b.Reserve(ctx, sample(2))
+	_, _, errCall := b.ReserveCall(ctx, sample(2), purchase.BundleAsk{Draw: 1, Buy: 1})
+	_, errRefund := b.Refund(ctx, purchase.Refund{Purchase: p.ID, Kind: purchase.ByTransfer, Amount: money.Units(1)})
+	_, _, errBundle := b.FindBundle(ctx, p.ID)
+	_, errBundles := b.Bundles(ctx, p.Payer, p.Payee)
+	_, _, errFindRefund := b.FindRefund(ctx, p.ID)
+	_, errRefunds := b.OpenRefunds(ctx)
+	_, errCredit := b.Credit(ctx, p.Payer, p.Payee, p.Network, p.Asset)
 	_, _, errFind := b.Find(ctx, p.Payment)
 	_, _, errID := b.FindID(ctx, p.ID)
 	_, errList := b.Unfinished(ctx)
 	_, errProofs := b.Undelivered(ctx, 1)
-	for i, err := range []error{errReserve, b.Run(ctx, p.ID, nil, noon), b.Finish(ctx, finished(p, purchase.Void)), errFind, errID, errList, errProofs} {
+	for i, err := range []error{
+		errReserve, b.Run(ctx, p.ID, nil, noon), b.Finish(ctx, finished(p, purchase.Void)), errFind, errID, errList, errProofs,
+		errCall, errRefund, errBundle, errBundles, errFindRefund, errRefunds, errCredit, b.Settling(ctx, p.ID, nil),
+		b.Settled(ctx, p.ID, evm.Hash{1}), b.NotSettled(ctx, p.ID), b.Owe(ctx, p.ID, money.Units(1)), b.OpenBundle(ctx, p.ID, noon),
+		b.FinishRefund(ctx, purchase.Refund{Purchase: p.ID, State: purchase.Done}), b.Delivered(ctx, p.ID),
+	} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("call %d: %v, want %v", i, err, context.Canceled)
 		}
