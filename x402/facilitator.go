@@ -24,20 +24,24 @@ type Facilitator interface {
 	Supported(ctx context.Context) (Supported, error)
 }
 
-// FacilitatorRequest is the body of a call to /verify and /settle.
+// FacilitatorRequest is the body of a call to /verify and /settle. Its version and dialect are the payment's.
 type FacilitatorRequest struct {
 	Payment      Payment
 	Requirements Requirements
 }
 
 type facilitatorRequest struct {
-	X402Version         int             `json:"x402Version"`
-	PaymentPayload      *Payment        `json:"paymentPayload"`
+	numbers
+	PaymentPayload      json.RawMessage `json:"paymentPayload"`
 	PaymentRequirements json.RawMessage `json:"paymentRequirements"`
 }
 
-// MarshalJSON writes the request in the payment's version.
+// MarshalJSON writes the request in the payment's version and dialect.
 func (q FacilitatorRequest) MarshalJSON() ([]byte, error) {
+	payload, err := encodePlain(q.Payment)
+	if err != nil {
+		return nil, err
+	}
 	var requirements any = q.Requirements
 	if q.Payment.Version == 1 {
 		var of Resource
@@ -46,31 +50,79 @@ func (q FacilitatorRequest) MarshalJSON() ([]byte, error) {
 		}
 		requirements = q.Requirements.v1(of, nil)
 	}
-	raw, err := json.Marshal(requirements)
+	raw, err := encodePlain(requirements)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(facilitatorRequest{q.Payment.Version, &q.Payment, raw})
+	return encodePlain(facilitatorRequest{q.Payment.Dialect.numbers(q.Payment.Version), payload, raw})
 }
 
-// UnmarshalJSON reads a request of either version; see [Decode].
+// UnmarshalJSON reads a request of either version and dialect; see [Decode]. The payment tells which: the body's own number
+// may be missing, but not unknown. Errors are *Error; the codes are those of [ReadFacilitatorRequest].
 func (q *FacilitatorRequest) UnmarshalJSON(b []byte) error {
 	var w facilitatorRequest
 	if err := Decode(b, &w); err != nil {
-		return err
+		return Errorf("malformed_request", "request: %w", err)
 	}
-	if w.PaymentPayload == nil {
-		return errors.New("paymentPayload is missing")
+	if isNull(w.PaymentPayload) {
+		return Errorf("malformed_request", "paymentPayload is missing")
 	}
-	var r *Requirements
-	if err := json.Unmarshal(w.PaymentRequirements, &r); err != nil {
-		return fmt.Errorf("paymentRequirements: %w", err)
+	if isNull(w.PaymentRequirements) {
+		return Errorf("malformed_request", "paymentRequirements are missing")
 	}
-	if r == nil || r.Scheme == "" || r.Network == "" {
-		return errors.New("paymentRequirements are missing")
+	if w.X402Version != nil || w.T402Version != nil {
+		if _, _, err := w.numbers.read(); err != nil {
+			return invalid(err, "request")
+		}
 	}
-	*q = FacilitatorRequest{*w.PaymentPayload, *r}
+	var p Payment
+	if err := p.UnmarshalJSON(w.PaymentPayload); err != nil {
+		return invalid(err, "paymentPayload")
+	}
+	var r Requirements
+	if err := r.UnmarshalJSON(w.PaymentRequirements); err != nil {
+		return Errorf("invalid_payment_requirements", "paymentRequirements: %w", err)
+	}
+	if r.Scheme == "" || r.Network == "" || !isAmount(r.Amount) {
+		return Errorf("invalid_payment_requirements", "paymentRequirements have no scheme, network or amount")
+	}
+	*q = FacilitatorRequest{p, r}
 	return nil
+}
+
+// invalid gives an error of a payment's form its code.
+func invalid(err error, what string) *Error {
+	code := "invalid_payload"
+	if v := (*versionError)(nil); errors.As(err, &v) {
+		code = v.code()
+	}
+	return Errorf(code, "%s: %w", what, err)
+}
+
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+
+// isAmount reports whether s is a decimal number of smallest units: digits and nothing else.
+func isAmount(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+// FacilitatorBytesMax is how much of the body of a call to /verify or /settle is read. A payment that came in a header is
+// at most 6 KiB; contract wallets' signatures and sponsored approvals are longer.
+const FacilitatorBytesMax = 64 << 10
+
+// ReadFacilitatorRequest reads the body of a call to /verify or /settle, in either version and dialect. Errors come in this
+// order: body_too_large and malformed_request, for which there is nothing to say but a status; then invalid_x402_version or
+// invalid_t402_version, invalid_payload and invalid_payment_requirements, which a facilitator also answers as reasons.
+func ReadFacilitatorRequest(body io.Reader) (q FacilitatorRequest, refusal *Error) {
+	b, err := io.ReadAll(io.LimitReader(body, FacilitatorBytesMax+1))
+	switch {
+	case err != nil:
+		return q, Errorf("malformed_request", "request: %w", err)
+	case len(b) > FacilitatorBytesMax:
+		return q, Errorf("body_too_large", "request is larger than %d bytes", FacilitatorBytesMax)
+	}
+	if err := q.UnmarshalJSON(b); err != nil && !errors.As(err, &refusal) {
+		refusal = Errorf("malformed_request", "request: %w", err) // cannot be: all of them are *Error
+	}
+	return q, refusal
 }
 
 // DefaultTimeout bounds one call to a facilitator: settling waits for a chain.
@@ -82,6 +134,7 @@ type Client struct {
 	HTTP    *http.Client  // nil: http.DefaultTransport; its redirect rule is replaced by this package's
 	Header  http.Header   // sent with every call, for an API key; never to another host
 	Timeout time.Duration // of one call; 0: DefaultTimeout
+	Dialect Dialect       // what the facilitator speaks, whatever the buyer spoke: see [Supported.Dialect]
 
 	wait func(context.Context, time.Duration) error // between tries of Supported; nil: by the clock
 }
@@ -90,18 +143,24 @@ var _ Facilitator = (*Client)(nil)
 
 // Verify implements [Facilitator]. Errors have the codes facilitator_unreachable and facilitator_fault; nothing moved.
 func (c *Client) Verify(ctx context.Context, p Payment, r Requirements) (v VerifyResponse, err error) {
-	_, err = c.call(ctx, "verify", &FacilitatorRequest{p, r}, "isValid", &v)
+	_, err = c.call(ctx, "verify", c.request(p, r), "isValid", &v)
 	return v, err
 }
 
 // Settle implements [Facilitator]. Errors have the code facilitator_unreachable if nothing was sent, facilitator_fault
 // if the request was turned away, and settlement_pending if it may have been acted on.
 func (c *Client) Settle(ctx context.Context, p Payment, r Requirements) (s SettleResponse, err error) {
-	_, err = c.call(ctx, "settle", &FacilitatorRequest{p, r}, "success", &s)
+	_, err = c.call(ctx, "settle", c.request(p, r), "success", &s)
 	if s.Network != "" {
 		s.Network, _ = canonicalNetwork(s.Network)
 	}
 	return s, err
+}
+
+// request is the body of a call: the dialect is no part of what was signed, so each facilitator is spoken to in its own.
+func (c *Client) request(p Payment, r Requirements) *FacilitatorRequest {
+	p.Dialect = c.Dialect
+	return &FacilitatorRequest{p, r}
 }
 
 // supportedTries is how often Supported asks a facilitator that is busy (429).

@@ -274,6 +274,9 @@ func TestSupportedAsksABusyFacilitatorAgain(t *testing.T) {
 		if err != nil {
 			continue
 		}
+		if s.Dialect() != X402 {
+			t.Errorf("%s: taken for one that speaks %q", tt.name, s.Dialect())
+		}
 		if _, ok := s.Find(2, "exact", "eip155:8453"); !ok {
 			t.Errorf("%s: a pattern finds nothing", tt.name)
 		}
@@ -307,15 +310,55 @@ func TestSupportedHasNoNullLists(t *testing.T) {
 func TestFacilitatorRequestsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	const payload = `"paymentPayload":{"x402Version":1,"scheme":"exact","network":"base","payload":{}}`
-	for _, body := range []string{
-		`{}`, `null`, `[]`, `{` + payload + `}`, `{` + payload + `,"paymentRequirements":null}`, `{` + payload + `,"paymentRequirements":{}}`,
-		`{"paymentPayload":null,"paymentRequirements":{"scheme":"exact","network":"base"}}`,
-		`{` + payload + `,"paymentRequirements":{"scheme":"exact","network":"base","amount":"1","Amount":"2"}}`,
-		`{` + payload + `,"paymentRequirements":{"scheme":"exact","network":"base","amount":"1","maxAmountRequired":"2"}}`,
+	const requirements = `"paymentRequirements":{"scheme":"exact","network":"base","amount":"1"}`
+	for _, tt := range []struct{ body, code string }{
+		{``, "malformed_request"},
+		{`{}`, "malformed_request"},
+		{`null`, "malformed_request"},
+		{`[]`, "malformed_request"},
+		{`{` + payload + `}`, "malformed_request"},
+		{`{` + requirements + `}`, "malformed_request"},
+		{`{` + payload + `,"paymentRequirements":null}`, "malformed_request"},
+		{`{"paymentPayload":null,` + requirements + `}`, "malformed_request"},
+		{`{` + payload + `,` + requirements + `} {}`, "malformed_request"},
+		{`{` + payload + `,` + payload + `,` + requirements + `}`, "malformed_request"},
+		{`{` + payload + `,"paymentRequirements":{"scheme":"exact","network":"base","amount":"1","Amount":"2"}}`, "malformed_request"},
+		{`{"x402Version":"1",` + payload + `,` + requirements + `}`, "malformed_request"},
+		{`{"x402Version":3,` + payload + `,` + requirements + `}`, "invalid_x402_version"},
+		{`{"t402Version":0,` + payload + `,` + requirements + `}`, "invalid_t402_version"},
+		{`{"x402Version":2,"t402Version":1,` + payload + `,` + requirements + `}`, "invalid_x402_version"},
+		{`{"x402Version":2,"paymentPayload":{"scheme":"exact","network":"base","payload":{}},` + requirements + `}`, "invalid_x402_version"},
+		{`{"paymentPayload":{"t402Version":9,"scheme":"exact","network":"base","payload":{}},` + requirements + `}`, "invalid_t402_version"},
+		{`{"paymentPayload":{"x402Version":1,"scheme":"exact","network":"base","payload":[]},` + requirements + `}`, "invalid_payload"},
+		{`{"paymentPayload":7,` + requirements + `}`, "invalid_payload"},
+		{`{"paymentPayload":{"x402Version":1,"scheme":"exact","payload":{}},` + requirements + `}`, "invalid_payload"},
+		{`{` + payload + `,"paymentRequirements":{}}`, "invalid_payment_requirements"},
+		{`{` + payload + `,"paymentRequirements":[1]}`, "invalid_payment_requirements"},
+		{`{` + payload + `,"paymentRequirements":{"scheme":"exact","network":"base"}}`, "invalid_payment_requirements"},
+		{`{` + payload + `,"paymentRequirements":{"scheme":"exact","network":"base","amount":"-1"}}`, "invalid_payment_requirements"},
+		{`{` + payload + `,"paymentRequirements":{"scheme":"exact","network":"base","amount":"0x1"}}`, "invalid_payment_requirements"},
+		{`{` + payload + `,"paymentRequirements":{"scheme":"exact","network":"base","amount":"1","maxAmountRequired":"2"}}`, "invalid_payment_requirements"},
+		{`{` + payload + `,"x":"` + strings.Repeat("x", FacilitatorBytesMax) + `"}`, "body_too_large"},
 	} {
 		var q FacilitatorRequest
-		if err := json.Unmarshal([]byte(body), &q); err == nil {
-			t.Errorf("read %s as %+v", body, q)
+		if err := json.Unmarshal([]byte(tt.body), &q); err == nil {
+			t.Errorf("read %s as %+v", tt.body, q)
+		}
+		if _, e := ReadFacilitatorRequest(strings.NewReader(tt.body)); e == nil || e.Code != tt.code {
+			t.Errorf("%.200s: %v, want %s", tt.body, e, tt.code)
+		}
+	}
+	if _, e := ReadFacilitatorRequest(brokenReader{}); e == nil || e.Code != "malformed_request" {
+		t.Errorf("a body that breaks off: %v", e)
+	}
+	for _, body := range []string{
+		`{` + payload + `,` + requirements + `}`,
+		`{"x402Version":null,` + payload + `,` + requirements + `,"paymentHeader":"x"}`,
+		`{"x402Version":2,` + payload + `,` + requirements + `}`,
+		`{"t402Version":1,` + payload + `,` + requirements + `}`,
+	} {
+		if q, e := ReadFacilitatorRequest(strings.NewReader(body)); e != nil || q.Payment.Network != "eip155:8453" || q.Requirements.Network != "eip155:8453" || q.Payment.Dialect != X402 {
+			t.Errorf("%s: %+v (%v)", body, q, e)
 		}
 	}
 }
@@ -324,9 +367,13 @@ func FuzzFacilitatorRequest(f *testing.F) {
 	vs := readVectors(f)
 	f.Add(`{"x402Version":2,"paymentPayload":` + vs.Payment["exact_eip3009_v2"].JSON + `,"paymentRequirements":{"scheme":"exact","network":"eip155:84532","amount":"10000"}}`)
 	f.Add(`{"x402Version":1,"paymentPayload":` + vs.Payment["exact_eip3009_v1"].JSON + `,"paymentRequirements":{"scheme":"exact","network":"base-sepolia","maxAmountRequired":"10000","paymentHeader":"x"}}`)
+	f.Add(readT402(f).VerifyBody.JSON)
 	f.Fuzz(func(t *testing.T, text string) {
 		var q FacilitatorRequest
-		if json.Unmarshal([]byte(text), &q) != nil {
+		if err := q.UnmarshalJSON([]byte(text)); err != nil {
+			if e := (*Error)(nil); !errors.As(err, &e) || e.Reason().Code != e.Code {
+				t.Fatalf("%T: %v", err, err)
+			}
 			return
 		}
 		first, err := json.Marshal(q)

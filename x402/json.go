@@ -116,16 +116,24 @@ func fold(name string) string {
 	}, name)
 }
 
-// compact encodes v without spaces and in ASCII, other characters escaped: clients of version 1 do not decode UTF-8 in
-// headers.
-func compact(v any) ([]byte, error) {
+// encodePlain encodes v without spaces and without escapes for HTML.
+func encodePlain(v any) ([]byte, error) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return nil, err
 	}
-	b := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
+
+// compact encodes v without spaces and in ASCII, other characters escaped: clients of version 1 do not decode UTF-8 in
+// headers.
+func compact(v any) ([]byte, error) {
+	b, err := encodePlain(v)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]byte, 0, len(b))
 	for len(b) > 0 {
 		r, size := utf8.DecodeRune(b)

@@ -91,6 +91,21 @@ var reasons = []Reason{
 	{"payment_refused", 402, 4, "never", "The seller refused a payment and gave no reason that we know.", "The seller says nothing was charged.", "Ask the seller; the purchase is in the journal."},
 	{"journal_unusable", 500, 1, "after", "The journal of purchases cannot be read or written.", notSigned, "Check the file and its permissions."},
 
+	{"payment_id_conflict", 409, 4, "new payment", "The payment's id stands for another payment already.", "Not charged again.", "Use a new payment id, or send the first payment again."},
+	{"payment_id_invalid", 400, 4, "new payment", "The seller asks for a payment id, and the payment has none that can be used.", notCharged, "Send 16 to 128 letters, digits, _ and - as info.id of payment-identifier."},
+	{"sign_in_invalid", 401, 4, "after", "The sign-in is not what this seller's 402 describes, or not signed by its account.", notCharged, "Sign what the 402's sign-in-with-x says, or pay."},
+	{"sign_in_expired", 401, 4, "after", "The sign-in's time is over, or has not begun.", notCharged, "Sign in again; set the clock (NTP) if this repeats."},
+	{"sign_in_used", 401, 4, "after", "The sign-in was used before.", notCharged, "Sign the nonce of a new 402."},
+
+	{"rate_limited", 429, 4, "same payment", "There are more requests than are taken from one place.", notCharged, "Wait as long as Retry-After says."},
+	{"api_key_invalid", 401, 1, "after", "The facilitator serves who has a key, and this is none.", notCharged, "Send the key that its operator gave in X-API-Key."},
+	{"asset_not_served", 402, 4, "new payment", "The facilitator does not settle this token.", notCharged, "Pay in a token that it lists."},
+	{"call_not_served", 402, 4, "new payment", "The facilitator does not send this kind of call.", notCharged, "Pay in a way that it lists."},
+	{"gas_too_high", 402, 4, "after", "Settling the payment would take more gas than the facilitator spends on one.", notCharged, "Pay from a plain account, or in another token."},
+	{"gas_budget_exceeded", 402, 4, "after", "The payer's share of the facilitator's gas for today is spent.", notCharged, "Wait until tomorrow, or pay in a way that needs no transfer."},
+	{"settlement_too_late", 402, 4, "new payment", "The payment would expire before it could be settled.", notCharged, "Sign a new payment that is valid for longer."},
+	{"settlement_busy", 503, 4, "same payment", "The facilitator has as many open transactions as it may.", "Not served, not charged.", "Retry with the same payment."},
+
 	{"malformed_request", 400, 1, "never", "The request cannot be read.", notCharged, "Mend what the message names."},
 	{"body_too_large", 413, 1, "never", "The request is larger than is taken.", notCharged, "Send less at once."},
 	{"method_not_allowed", 405, 1, "never", "The path is there, but not with this method.", notCharged, "See the Allow header."},

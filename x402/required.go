@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/farthing402/farthing/network"
 )
@@ -90,10 +89,15 @@ func (t Terms) ForV1() []Requirements {
 }
 
 // WritePaymentRequired answers 402, or the status of the code if it has another, with every option in the header and the
-// body in the form given; a nil body writes [Terms.Body] as JSON. An error before the first byte leaves w unwritten.
+// body in the form given; a nil body writes [Terms.Body] as JSON. The header is numbered in both dialects unless
+// Required.Dialect is T402, and so serves clients of either: they all read it before the body, which is left to those of
+// x402's version 1. An error before the first byte leaves w unwritten.
 func WritePaymentRequired(w http.ResponseWriter, t Terms, contentType string, body []byte) error {
 	if t.Required.X402Version == 0 {
 		t.Required.X402Version = 2
+	}
+	if t.Required.Dialect == X402 {
+		t.Required.Dialect = Both
 	}
 	if t.Required.Error == "" {
 		t.Required.Error = t.Error
@@ -161,26 +165,30 @@ func parseTerms(headers []string, body []byte) (p PaymentRequired, err error) {
 	return p, nil
 }
 
-// UnmarshalJSON reads either version's form by its members, not by its number: some servers number a version-2 list 1. An
-// option that cannot be read is left out, so that one new scheme does not hide the others.
+// UnmarshalJSON reads either version's form by its members, not by its number, which has to be there and known all the
+// same: some servers number a version-2 list 1. An option that cannot be read is left out, so that one new scheme does not hide the others.
 func (p *PaymentRequired) UnmarshalJSON(b []byte) error {
 	var w struct {
-		X402Version int                        `json:"x402Version"`
-		Error       string                     `json:"error"`
-		Resource    *Resource                  `json:"resource"`
-		Accepts     []json.RawMessage          `json:"accepts"`
-		Extensions  map[string]json.RawMessage `json:"extensions"`
+		numbers
+		Error      string                     `json:"error"`
+		Resource   *Resource                  `json:"resource"`
+		Accepts    []json.RawMessage          `json:"accepts"`
+		Extensions map[string]json.RawMessage `json:"extensions"`
 	}
 	if err := json.Unmarshal(b, &w); err != nil {
 		return err
 	}
-	q := PaymentRequired{X402Version: w.X402Version, Error: w.Error, Extensions: w.Extensions}
+	version, dialect, err := w.numbers.read()
+	if err != nil {
+		return err
+	}
+	q := PaymentRequired{X402Version: version, Dialect: dialect, Error: w.Error, Extensions: w.Extensions}
 	if w.Resource != nil {
 		q.Resource = *w.Resource
 	}
 	for _, option := range w.Accepts {
 		var r Requirements
-		if json.Unmarshal(option, &r) != nil || r.Scheme == "" || r.Network == "" || r.Amount == "" || strings.Trim(r.Amount, "0123456789") != "" {
+		if json.Unmarshal(option, &r) != nil || r.Scheme == "" || r.Network == "" || !isAmount(r.Amount) {
 			continue
 		}
 		q.Accepts = append(q.Accepts, r)

@@ -209,6 +209,9 @@ func TestTermsFromAllSortsOfServers(t *testing.T) {
 		{"a page", "", `<html>`, "402's body", 0},
 		{"nothing", "", ``, "402's body", 0},
 		{"a body that goes on", "", `{"x402Version":2,"accepts":[` + option + `]} {}`, "402's body", 0},
+		{"no number", "", `{"accepts":[` + option + `]}`, "neither x402Version nor t402Version", 0},
+		{"a number that is not known", "", `{"x402Version":3,"accepts":[` + option + `]}`, "x402Version 3 is not known", 0},
+		{"numbers that differ", `{"x402Version":2,"t402Version":1,"accepts":[` + option + `]}`, "", "x402Version is 2 and t402Version 1", 0},
 		{"an option named twice", "", `{"accepts":[],"x402Version":2,"accepts":[` + option + `]}`, "twice", 0},
 	} {
 		h := http.Header{}
@@ -252,9 +255,9 @@ func TestPaymentHeadersThatAreRefused(t *testing.T) {
 	good := readVectors(t).Payment["exact_eip3009_v2"].Header
 	encode := func(json string) string { return base64.StdEncoding.EncodeToString([]byte(json)) }
 	const accepted = `"accepted":{"scheme":"exact","network":"eip155:1","amount":"1"}`
-	stray := encode(`{"payload":{},` + accepted + `}`)
+	stray := encode(`{"x402Version":2,"payload":{},` + accepted + `}`)
 	for pad := " "; !strings.HasSuffix(stray, "fQ=="); pad += " " { // } alone in the last group: 16 spellings of its last bits
-		stray = encode(pad + `{"payload":{},` + accepted + `}`)
+		stray = encode(pad + `{"x402Version":2,"payload":{},` + accepted + `}`)
 	}
 	stray = strings.TrimSuffix(stray, "Q==") + "R=="
 	for _, tt := range []struct {
@@ -265,9 +268,11 @@ func TestPaymentHeadersThatAreRefused(t *testing.T) {
 		{"as it should be", with(HeaderSignature, good), ""},
 		{"in the header of version 1", with(HeaderPayment, good), ""},
 		{"without padding", with(HeaderSignature, strings.TrimRight(encode(`{"x402Version":2,"payload":{}, `+accepted+`}`), "=")), ""},
-		{"no version number", with(HeaderSignature, encode(`{"payload":{},`+accepted+`}`)), ""},
+		{"the number of the other dialect", with(HeaderSignature, encode(`{"t402Version":2,"payload":{},`+accepted+`}`)), ""},
+		{"both numbers, the same", with(HeaderSignature, encode(`{"x402Version":2,"t402Version":2,"payload":{},`+accepted+`}`)), ""},
+		{"a number that its members contradict", with(HeaderSignature, encode(`{"x402Version":1,"payload":{},`+accepted+`}`)), ""},
 		{"null for everything optional", with(HeaderSignature, encode(`{"x402Version":2,"payload":{},"resource":null,"extensions":null,`+accepted+`}`)), ""},
-		{"scheme and network that agree with accepted", with(HeaderSignature, encode(`{"scheme":"exact","network":"ethereum","payload":{},`+accepted+`}`)), ""},
+		{"scheme and network that agree with accepted", with(HeaderSignature, encode(`{"x402Version":2,"scheme":"exact","network":"ethereum","payload":{},`+accepted+`}`)), ""},
 		{"members that nobody knows", with(HeaderSignature, encode(`{"x402Version":2,"new":[{}],"payload":{},`+accepted+`}`)), ""},
 
 		{"twice the same", with(HeaderSignature, good, good), "payment_header_duplicate"},
@@ -282,20 +287,27 @@ func TestPaymentHeadersThatAreRefused(t *testing.T) {
 		{"too much padding", with(HeaderSignature, "e30=="), "payment_undecodable"},
 		{"no JSON", with(HeaderSignature, encode(`not json`)), "payment_undecodable"},
 		{"JSON that is no object", with(HeaderSignature, encode(`null`)), "payment_undecodable"},
-		{"something behind the JSON", with(HeaderSignature, encode(`{"payload":{},`+accepted+`}x`)), "payment_undecodable"},
+		{"something behind the JSON", with(HeaderSignature, encode(`{"x402Version":2,"payload":{},`+accepted+`}x`)), "payment_undecodable"},
 		{"no payload", with(HeaderSignature, encode(`{"x402Version":2,`+accepted+`}`)), "payment_undecodable"},
-		{"a payload that is text", with(HeaderSignature, encode(`{"payload":"x",`+accepted+`}`)), "payment_undecodable"},
-		{"a payload that is null", with(HeaderSignature, encode(`{"payload":null,`+accepted+`}`)), "payment_undecodable"},
+		{"a payload that is text", with(HeaderSignature, encode(`{"x402Version":2,"payload":"x",`+accepted+`}`)), "payment_undecodable"},
+		{"a payload that is null", with(HeaderSignature, encode(`{"x402Version":2,"payload":null,`+accepted+`}`)), "payment_undecodable"},
 		{"neither accepted nor scheme", with(HeaderSignature, encode(`{"x402Version":2,"payload":{}}`)), "payment_undecodable"},
 		{"a scheme without network", with(HeaderPayment, encode(`{"x402Version":1,"scheme":"exact","payload":{}}`)), "payment_undecodable"},
-		{"another scheme beside accepted", with(HeaderSignature, encode(`{"scheme":"upto","payload":{},`+accepted+`}`)), "payment_undecodable"},
-		{"another network beside accepted", with(HeaderSignature, encode(`{"network":"base","payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"another scheme beside accepted", with(HeaderSignature, encode(`{"x402Version":2,"scheme":"upto","payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"another network beside accepted", with(HeaderSignature, encode(`{"x402Version":2,"network":"base","payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"no version number", with(HeaderSignature, encode(`{"payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"null for a version number", with(HeaderSignature, encode(`{"x402Version":null,"payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"version 0", with(HeaderSignature, encode(`{"x402Version":0,"payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"version -2", with(HeaderSignature, encode(`{"x402Version":-2,"payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"a version that is text", with(HeaderSignature, encode(`{"x402Version":"2","payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"version 3 of the other dialect", with(HeaderSignature, encode(`{"t402Version":3,"payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"two numbers that differ", with(HeaderSignature, encode(`{"x402Version":2,"t402Version":1,"payload":{},`+accepted+`}`)), "payment_undecodable"},
 		{"version 3", with(HeaderSignature, encode(`{"x402Version":3,"payload":{},`+accepted+`}`)), "payment_undecodable"},
-		{"a member twice", with(HeaderSignature, encode(`{"payload":{},"payload":{},`+accepted+`}`)), "payment_undecodable"},
-		{"a member twice in another letter case", with(HeaderSignature, encode(`{"payload":{},"Payload":{},`+accepted+`}`)), "payment_undecodable"},
-		{"a member twice with a letter that folds", with(HeaderSignature, encode(`{"payload":{"sig":1,"ſig":2},`+accepted+`}`)), "payment_undecodable"},
-		{"a member twice deep in the payload", with(HeaderSignature, encode(`{"payload":{"a":[{"b":{"value":"1","value":"2"}}]},`+accepted+`}`)), "payment_undecodable"},
-		{"nested too deeply", with(HeaderSignature, encode(`{"payload":{"a":`+strings.Repeat("[", 40)+strings.Repeat("]", 40)+`},`+accepted+`}`)), "payment_undecodable"},
+		{"a member twice", with(HeaderSignature, encode(`{"x402Version":2,"payload":{},"payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"a member twice in another letter case", with(HeaderSignature, encode(`{"x402Version":2,"payload":{},"Payload":{},`+accepted+`}`)), "payment_undecodable"},
+		{"a member twice with a letter that folds", with(HeaderSignature, encode(`{"x402Version":2,"payload":{"sig":1,"ſig":2},`+accepted+`}`)), "payment_undecodable"},
+		{"a member twice deep in the payload", with(HeaderSignature, encode(`{"x402Version":2,"payload":{"a":[{"b":{"value":"1","value":"2"}}]},`+accepted+`}`)), "payment_undecodable"},
+		{"nested too deeply", with(HeaderSignature, encode(`{"x402Version":2,"payload":{"a":`+strings.Repeat("[", 40)+strings.Repeat("]", 40)+`},`+accepted+`}`)), "payment_undecodable"},
 		{"a name that is not UTF-8", with(HeaderSignature, encode("{\"payload\":{\"\xff\":1},"+accepted+`}`)), "payment_undecodable"},
 	} {
 		p, err := ReadPayment(tt.header)
@@ -476,7 +488,7 @@ func TestWhatOldClientsAndPeopleRead(t *testing.T) {
 		t.Errorf("status %d, %v", w.Code, w.Header())
 	}
 	p, _, err := ParsePaymentRequired(w.Result())
-	if err != nil || p.X402Version != 2 || len(p.Accepts) != 2 || p.Error != terms().Error {
+	if err != nil || p.X402Version != 2 || p.Dialect != Both || len(p.Accepts) != 2 || p.Error != terms().Error {
 		t.Errorf("the header says %+v (%v)", p, err)
 	}
 }
@@ -611,8 +623,9 @@ func FuzzReadPayment(f *testing.F) {
 	for _, v := range readVectors(f).Payment {
 		f.Add(v.JSON)
 	}
-	f.Add(`{"payload":{},"accepted":{"scheme":"a","network":"b","amount":"1","extra":null}}`)
-	f.Add(`{"scheme":"a","network":"ethereum-sepolia","payload":{"x":[{}]}}`)
+	f.Add(`{"x402Version":2,"payload":{},"accepted":{"scheme":"a","network":"b","amount":"1","extra":null}}`)
+	f.Add(`{"t402Version":2,"payload":{},"accepted":{"scheme":"a","network":"b","amount":"1","extra":{"a":"<&>"}}}`)
+	f.Add(`{"x402Version":1,"scheme":"a","network":"ethereum-sepolia","payload":{"x":[{}]}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		header := base64.StdEncoding.EncodeToString([]byte(text))
 		p, err := ReadPayment(with(HeaderSignature, header))
@@ -637,7 +650,7 @@ func FuzzReadPayment(f *testing.F) {
 		if _, second, err := again.Header(); err != nil || first != second {
 			t.Fatalf("decode, encode, decode is not stable (%v)\n%s\n%s", err, decoded(t, first), decoded(t, second))
 		}
-		if p.Version != again.Version || p.Scheme != again.Scheme || p.Network != again.Network {
+		if p.Version != again.Version || p.Dialect != again.Dialect || p.Scheme != again.Scheme || p.Network != again.Network {
 			t.Fatalf("%+v became %+v", p, again)
 		}
 	})

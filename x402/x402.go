@@ -8,8 +8,10 @@
 // # Compatibility
 //
 // Follows x402-specification-v1 and -v2 and, where the published packages (@x402/core 2.27, x402 1.2) differ from the
-// text, accepts both and emits what the packages emit. What 4Mica's clients send and expect is understood as well. Which
-// version an object is of is told by its members, since not everybody numbers them alike.
+// text, accepts both and emits what the packages emit. T402 (@t402/core 2.0) is the same protocol under another name of the
+// version; see [Dialect]. What 4Mica's clients send and expect is understood as well. Which version an object is of is
+// told by its members, since not everybody numbers them alike; an object that has no number, or one that is not known, is
+// refused.
 //
 // # Concurrency
 //
@@ -22,6 +24,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/farthing402/farthing/evm"
@@ -58,8 +61,15 @@ type plainRequirements Requirements
 
 // MarshalJSON writes version 2's form, with the network as it was read.
 func (r Requirements) MarshalJSON() ([]byte, error) {
-	r.Network = cmp.Or(r.NetworkSent, r.Network)
-	return json.Marshal(plainRequirements(r))
+	return encodePlain(struct {
+		Scheme            string `json:"scheme"`
+		Network           string `json:"network"`
+		Amount            string `json:"amount"`
+		Asset             string `json:"asset"`
+		PayTo             string `json:"payTo"`
+		MaxTimeoutSeconds int    `json:"maxTimeoutSeconds"`
+		Extra             extra  `json:"extra,omitempty"`
+	}{r.Scheme, cmp.Or(r.NetworkSent, r.Network), r.Amount, r.Asset, r.PayTo, r.MaxTimeoutSeconds, r.Extra})
 }
 
 // UnmarshalJSON reads either version's form.
@@ -80,19 +90,57 @@ func (r *Requirements) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// extra writes members of Requirements.Extra in the order of the published packages, and what they do not know behind, by
+// name. Nobody should depend on the order, but then an object that was read is the same text when it is written.
+type extra map[string]json.RawMessage
+
+var extraOrder = []string{"name", "version", "symbol", "tokenType", "assetTransferMethod", "facilitatorAddress", "spender"}
+
+func (e extra) MarshalJSON() ([]byte, error) {
+	names := make([]string, 0, len(e))
+	for _, name := range extraOrder {
+		if _, ok := e[name]; ok {
+			names = append(names, name)
+		}
+	}
+	known := len(names)
+	for name := range e {
+		if !slices.Contains(names[:known], name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names[known:])
+	b := []byte{'{'}
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		quoted, err := encodePlain(name)
+		if err != nil {
+			return nil, err
+		}
+		value := e[name]
+		if value == nil {
+			value = json.RawMessage("null")
+		}
+		b = append(append(append(b, quoted...), ':'), value...)
+	}
+	return append(b, '}'), nil
+}
+
 // requirementsV1 is one way to pay as version 1 writes it.
 type requirementsV1 struct {
-	Scheme            string                     `json:"scheme"`
-	Network           string                     `json:"network"`
-	MaxAmountRequired string                     `json:"maxAmountRequired"`
-	Asset             string                     `json:"asset"`
-	PayTo             string                     `json:"payTo"`
-	Resource          string                     `json:"resource"`
-	Description       string                     `json:"description"`
-	MimeType          string                     `json:"mimeType"`
-	OutputSchema      json.RawMessage            `json:"outputSchema,omitempty"`
-	MaxTimeoutSeconds int                        `json:"maxTimeoutSeconds"`
-	Extra             map[string]json.RawMessage `json:"extra,omitempty"`
+	Scheme            string          `json:"scheme"`
+	Network           string          `json:"network"`
+	MaxAmountRequired string          `json:"maxAmountRequired"`
+	Asset             string          `json:"asset"`
+	PayTo             string          `json:"payTo"`
+	Resource          string          `json:"resource"`
+	Description       string          `json:"description"`
+	MimeType          string          `json:"mimeType"`
+	OutputSchema      json.RawMessage `json:"outputSchema,omitempty"`
+	MaxTimeoutSeconds int             `json:"maxTimeoutSeconds"`
+	Extra             extra           `json:"extra,omitempty"`
 }
 
 func (r Requirements) v1(of Resource, outputSchema json.RawMessage) requirementsV1 {
@@ -113,19 +161,36 @@ type Resource struct {
 	IconURL     string   `json:"iconUrl,omitempty"`
 }
 
-// PaymentRequired is the terms of a 402 in the form of version 2. X402Version says how the seller wants to be answered.
+// PaymentRequired is the terms of a 402 in the form of version 2. X402Version says in which version the seller wants to be
+// answered, and Dialect under which name it numbered that; see [Dialect].
 type PaymentRequired struct {
-	X402Version int                        `json:"x402Version"`
-	Error       string                     `json:"error,omitempty"`
-	Resource    Resource                   `json:"resource"`
-	Accepts     []Requirements             `json:"accepts"`
-	Extensions  map[string]json.RawMessage `json:"extensions,omitempty"`
+	X402Version int
+	Dialect     Dialect
+	Error       string
+	Resource    Resource
+	Accepts     []Requirements
+	Extensions  map[string]json.RawMessage
+}
+
+// required is PaymentRequired on the wire.
+type required struct {
+	numbers
+	Error      string                     `json:"error,omitempty"`
+	Resource   Resource                   `json:"resource"`
+	Accepts    []Requirements             `json:"accepts"`
+	Extensions map[string]json.RawMessage `json:"extensions,omitempty"`
+}
+
+// MarshalJSON writes version 2's form in the terms' dialect.
+func (p PaymentRequired) MarshalJSON() ([]byte, error) {
+	return encodePlain(required{p.Dialect.numbers(p.X402Version), p.Error, p.Resource, p.Accepts, p.Extensions})
 }
 
 // Payment is a payment header's content in one form for all versions. In version 2 Accepted is the option that the buyer
 // chose; in version 1 it is nil and only Scheme and Network tell.
 type Payment struct {
 	Version    int // 1 or 2
+	Dialect    Dialect
 	Scheme     string
 	Network    string // CAIP-2; a version-1 name that is not known stays as it was
 	Accepted   *Requirements
@@ -139,8 +204,8 @@ type Payment struct {
 	Raw string
 }
 
-// NewPayment makes the payment that answers terms with one of their options: in the terms' own version, with resource and
-// extensions echoed as version 2 asks. The payload is encoded as JSON and has to be an object.
+// NewPayment makes the payment that answers terms with one of their options: in the terms' own version and dialect, with
+// resource and extensions echoed as version 2 asks. The payload is encoded as JSON and has to be an object.
 func NewPayment(terms PaymentRequired, chosen Requirements, payload any) (Payment, error) {
 	raw, err := compact(payload)
 	if err != nil {
@@ -149,7 +214,7 @@ func NewPayment(terms PaymentRequired, chosen Requirements, payload any) (Paymen
 	if len(raw) == 0 || raw[0] != '{' {
 		return Payment{}, errors.New("payment payload is no object")
 	}
-	p := Payment{Version: 2, Scheme: chosen.Scheme, Network: chosen.Network, Payload: raw}
+	p := Payment{Version: 2, Dialect: terms.Dialect.one(), Scheme: chosen.Scheme, Network: chosen.Network, Payload: raw}
 	if terms.X402Version == 1 {
 		p.Version, p.NetworkSent = 1, cmp.Or(chosen.NetworkSent, nameV1(chosen.Network))
 		return p, nil
@@ -173,40 +238,41 @@ func (p Payment) Header() (name, value string, err error) {
 
 // envelope is a payment on the wire, in the order of members of the published packages.
 type envelope struct {
-	X402Version int                        `json:"x402Version"`
-	Scheme      string                     `json:"scheme,omitempty"`
-	Network     string                     `json:"network,omitempty"`
-	Payload     json.RawMessage            `json:"payload"`
-	Extensions  map[string]json.RawMessage `json:"extensions,omitempty"`
-	Resource    *Resource                  `json:"resource,omitempty"`
-	Accepted    *Requirements              `json:"accepted,omitempty"`
+	numbers
+	Scheme     string                     `json:"scheme,omitempty"`
+	Network    string                     `json:"network,omitempty"`
+	Payload    json.RawMessage            `json:"payload"`
+	Extensions map[string]json.RawMessage `json:"extensions,omitempty"`
+	Resource   *Resource                  `json:"resource,omitempty"`
+	Accepted   *Requirements              `json:"accepted,omitempty"`
 }
 
-// MarshalJSON writes the payment as its version's payload object.
+// MarshalJSON writes the payment as its version's payload object, in its dialect.
 func (p Payment) MarshalJSON() ([]byte, error) {
-	e := envelope{X402Version: p.Version, Payload: p.Payload}
+	e := envelope{numbers: p.Dialect.numbers(p.Version), Payload: p.Payload}
 	if p.Accepted != nil {
 		e.Extensions, e.Resource, e.Accepted = p.Extensions, p.Resource, p.Accepted
 	} else {
 		e.Scheme, e.Network = p.Scheme, cmp.Or(p.NetworkSent, nameV1(p.Network))
 	}
-	return json.Marshal(e)
+	return encodePlain(e)
 }
 
 // UnmarshalJSON reads a payload object strictly; see [Decode]. With accepted it is of version 2, with scheme and network
-// of version 1, and with both they have to agree.
+// of version 1, and with both they have to agree; the number has to be there and known, and tells no more than the dialect.
 func (p *Payment) UnmarshalJSON(b []byte) error {
 	var e envelope
 	if err := Decode(b, &e); err != nil {
 		return err
 	}
-	if e.X402Version < 0 || e.X402Version > 2 {
-		return fmt.Errorf("version %d of x402 is not known", e.X402Version)
+	_, dialect, err := e.numbers.read()
+	if err != nil {
+		return err
 	}
 	if trimmed := bytes.TrimSpace(e.Payload); len(trimmed) == 0 || trimmed[0] != '{' {
 		return errors.New("payload is no object")
 	}
-	q := Payment{Payload: e.Payload}
+	q := Payment{Dialect: dialect.one(), Payload: e.Payload}
 	switch {
 	case e.Accepted != nil:
 		q.Version, q.Scheme, q.Network, q.Accepted = 2, e.Accepted.Scheme, e.Accepted.Network, e.Accepted
@@ -287,7 +353,7 @@ type VerifyResponse struct {
 }
 
 // SettleResponse is a facilitator's answer to /settle, and a receipt header's content. Error, TxHash, NetworkID and
-// Certificate are what 4Mica's clients read; Purchase is ours.
+// Certificate are what 4Mica's clients read, Requirements is T402's; Purchase is ours.
 type SettleResponse struct {
 	Success      bool                       `json:"success"`
 	ErrorReason  string                     `json:"errorReason,omitempty"`
@@ -304,6 +370,19 @@ type SettleResponse struct {
 	NetworkID   string          `json:"networkId,omitempty"`
 	Certificate json.RawMessage `json:"certificate,omitempty"` // {claims, signature}, and batch for one of many
 	Purchase    string          `json:"purchase,omitempty"`
+
+	Requirements json.RawMessage `json:"requirements,omitempty"` // T402's servers repeat what was paid
+}
+
+// In returns the answer as servers of a payment's dialect give it, for what was paid.
+func (s SettleResponse) In(d Dialect, paid Requirements) (SettleResponse, error) {
+	s.Requirements = nil
+	if d != T402 {
+		return s, nil
+	}
+	var err error
+	s.Requirements, err = encodePlain(paid)
+	return s, err
 }
 
 // Supported is a facilitator's list of what it can do.
@@ -315,22 +394,69 @@ type Supported struct {
 
 // Kind is one entry of [Supported].
 type Kind struct {
-	X402Version int                        `json:"x402Version"`
-	Scheme      string                     `json:"scheme"`
-	Network     string                     `json:"network"` // or a pattern such as eip155:*
-	Extra       map[string]json.RawMessage `json:"extra,omitempty"`
+	X402Version int // 0: a version that is not known here
+	Dialect     Dialect
+	Scheme      string
+	Network     string // or a pattern such as eip155:*
+	Extra       map[string]json.RawMessage
 }
 
-// Find returns the first kind for a version, scheme and network (CAIP-2).
-func (s Supported) Find(version int, scheme, caip2 string) (Kind, bool) {
+// kind is Kind on the wire.
+type kind struct {
+	numbers
+	Scheme  string                     `json:"scheme"`
+	Network string                     `json:"network"`
+	Extra   map[string]json.RawMessage `json:"extra,omitempty"`
+}
+
+// MarshalJSON writes the entry in its dialect.
+func (k Kind) MarshalJSON() ([]byte, error) {
+	return encodePlain(kind{k.Dialect.numbers(k.X402Version), k.Scheme, k.Network, k.Extra})
+}
+
+// UnmarshalJSON reads an entry of any version: one that is not known must not hide the others of its list.
+func (k *Kind) UnmarshalJSON(b []byte) error {
+	var w kind
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	*k = Kind{Scheme: w.Scheme, Network: w.Network, Extra: w.Extra}
+	if version, dialect, err := w.numbers.read(); err == nil {
+		k.X402Version, k.Dialect = version, dialect
+	}
+	return nil
+}
+
+// Find returns the first kind for a version, scheme and network (CAIP-2): one of x402's if there is one, else one of
+// T402's.
+func (s Supported) Find(version int, scheme, caip2 string) (found Kind, ok bool) {
 	for _, k := range s.Kinds {
 		name, _ := canonicalNetwork(k.Network)
 		prefix, pattern := strings.CutSuffix(name, "*")
 		if k.X402Version == version && k.Scheme == scheme && (name == caip2 || pattern && strings.HasPrefix(caip2, prefix)) {
-			return k, true
+			if k.Dialect != T402 {
+				return k, true
+			}
+			if !ok {
+				found, ok = k, true
+			}
 		}
 	}
-	return Kind{}, false
+	return found, ok
+}
+
+// Dialect returns what to speak to the facilitator whose list this is: T402 if it lists nothing else.
+func (s Supported) Dialect() Dialect {
+	spoken := X402
+	for _, k := range s.Kinds {
+		if k.X402Version != 0 && k.Dialect != T402 {
+			return X402
+		}
+		if k.X402Version != 0 {
+			spoken = T402
+		}
+	}
+	return spoken
 }
 
 // MarshalJSON writes lists and maps that are nil as empty, as the packages' readers expect.
@@ -345,5 +471,5 @@ func (s Supported) MarshalJSON() ([]byte, error) {
 	if s.Signers == nil {
 		s.Signers = map[string][]string{}
 	}
-	return json.Marshal(plain(s))
+	return encodePlain(plain(s))
 }
