@@ -1,0 +1,96 @@
+package signals
+
+import (
+	"math/big"
+
+	"github.com/farthing402/farthing/money"
+)
+
+// Fees are what a network charges. There is no zero value of use: a fee that is not known is not 0.
+type Fees struct {
+	GasPrice money.Amount // wei per gas
+	Coin     Dollars      // of one native coin, which is 10^18 wei
+	Data     DataFee      // what a rollup adds for the bytes of a transaction
+}
+
+// DataFee is what a rollup asks for a transaction's bytes, known for two sizes and taken for a straight line beyond the
+// smaller one. The zero value is a network that asks nothing.
+type DataFee struct {
+	Small, Large       uint64       // bytes of the two signed transactions, Small below Large
+	SmallWei, LargeWei money.Amount // what each was asked for
+}
+
+// wei is what a transaction of a size pays. None pays less than the small one did: rollups have a floor.
+func (d DataFee) wei(bytes uint64) *big.Rat {
+	small, large := ratOfAmount(d.SmallWei), ratOfAmount(d.LargeWei)
+	if bytes <= d.Small || d.Large <= d.Small {
+		return small
+	}
+	slope := new(big.Rat).Quo(new(big.Rat).Sub(large, small), whole(d.Large-d.Small))
+	at := slope.Add(slope.Mul(slope, whole(bytes-d.Small)), small)
+	if at.Cmp(small) < 0 {
+		return small
+	}
+	return at
+}
+
+// share is what bytes pay as a part of a large transaction.
+func (d DataFee) share(bytes uint64) *big.Rat {
+	if d.Large == 0 {
+		return zero
+	}
+	each := new(big.Rat).Quo(ratOfAmount(d.LargeWei), whole(d.Large))
+	return each.Mul(each, whole(bytes))
+}
+
+func ratOfAmount(a money.Amount) *big.Rat {
+	word := a.Word()
+	return new(big.Rat).SetInt(new(big.Int).SetBytes(word[:]))
+}
+
+// Of is what a transaction costs that takes so much gas and so many bytes.
+func (f Fees) Of(u Use) Dollars { return f.dollars(u.Gas, f.Data.wei(u.Bytes)) }
+
+// PartOf is what gas and bytes cost as a part of a larger transaction.
+func (f Fees) PartOf(u Use) Dollars { return f.dollars(u.Gas, f.Data.share(u.Bytes)) }
+
+func (f Fees) dollars(gas uint64, data *big.Rat) Dollars {
+	wei := new(big.Rat).Mul(whole(gas), ratOfAmount(f.GasPrice))
+	wei.Add(wei, data)
+	return Dollars{wei.Mul(wei, new(big.Rat).Quo(orZero(f.Coin.r), power10(18)))}
+}
+
+// Use is the gas of a transaction and the bytes of it that a rollup publishes.
+type Use struct{ Gas, Bytes uint64 }
+
+func (u Use) plus(v Use, times uint64) Use { return Use{u.Gas + times*v.Gas, u.Bytes + times*v.Bytes} }
+
+// Gas is what the ways to pay need of a chain.
+type Gas struct {
+	Transfer            Use // one signed transfer that is settled alone
+	Upto                Use // one payment of at most so much, through Permit2
+	BatchFixed, Batched Use // a transaction that settles many, and each of them
+	Debtor, Creditor    Use // a buyer's and a seller's posted position in a cycle
+	Cycle               Use // what sealing and finalizing a cycle takes besides its positions
+	Collected           Use // a further cycle of which a seller collects in one transaction
+}
+
+// DefaultGas are planning figures for a dollar token behind a proxy and payers who each pay once.
+//
+// Measured on a plain token: 64,984 gas for an EIP-3009 transfer to a payee that holds tokens already, and 34,300 + 35,400
+// for each of a multicall of one payer. A token behind a proxy with a deny-list, as USDC is, takes 15,000 to 25,000 more:
+// 20,000 is added to a transfer alone. In a batch the proxy is warm after the first, and each payer's balance is cold:
+// 11,600 is added to each. The upto figure is an estimate: a transfer, Permit2's nonce and allowance, and the proxy that
+// calls it. The figures of a cycle are those of docs/spec/clearing.md, rounded up.
+//
+// Bytes are those of the signed transactions: 110 around the call, 32 a word.
+var DefaultGas = Gas{
+	Transfer:   Use{85_000, 410},
+	Upto:       Use{115_000, 620},
+	BatchFixed: Use{45_000, 210},
+	Batched:    Use{47_000, 450},
+	Debtor:     Use{7_400, 36},
+	Creditor:   Use{2_100, 36},
+	Cycle:      Use{57_400 + 39_000, 700},
+	Collected:  Use{21_600, 450},
+}
