@@ -1,7 +1,8 @@
 // Package contracts embeds the compiled Solidity contracts: ABI, creation code and runtime code, as `npm run build`
 // wrote them to artifacts/. It depends on the standard library only; whoever sends transactions packs them with the ABI.
 //
-// Most callers want [Vault] and [ClearingHouse]; [TestDollar] is money for development chains.
+// Most callers want [Vault] and [ClearingHouse]; [TestDollar] is money for development chains, and [Canonical] is what
+// they carry besides, under the addresses of public chains. Tokens and wallets for tests are in package contractstest.
 //
 // # Deployment
 //
@@ -12,7 +13,8 @@
 //     withdrawalDelay (seconds; W of the specification), address[] stablecoins (each must have code)
 //   - ClearingHouse: address vault, address operator, address recovery (zero for nobody), uint64 recoveryDelay
 //     (seconds, shorter than every challenge window). The Vault must exist and name this address.
-//   - TestDollar: none. Its runtime code can also be put in a genesis allocation; the source states the storage layout.
+//   - all others: none, and no immutables either. Their runtime code can also be put in a genesis allocation or on a
+//     running development node; the sources state the storage layouts.
 //
 // Then the operator calls, for every asset, ClearingHouse.setSchedule and, unless a bond of zero will do,
 // ClearingHouse.setBondRule, and once Vault.registerKey. The addresses of Disputes and Redemption may have no code: then no
@@ -21,7 +23,8 @@
 // # Overloads
 //
 // Some of 4Mica's functions exist with and without an asset. go-ethereum's abi package numbers such names by their order
-// in the ABI, so callers should look a method up by its signature, as in "requestWithdrawal(address,uint256)".
+// in the ABI, so callers should look a method up by its signature, as in "requestWithdrawal(address,uint256)". The same
+// goes for what TestDollar accepts with a signature in three words and in one piece, and for Permit2's single and batch.
 package contracts
 
 import (
@@ -36,12 +39,49 @@ import (
 //go:embed artifacts/*.json
 var files embed.FS
 
-// The compiled contracts. Treat them as constants.
+// The compiled contracts of a clearing house. Treat them as constants.
 var (
 	Vault         = load("Vault")
 	ClearingHouse = load("ClearingHouse")
-	TestDollar    = load("TestDollar")
 )
+
+// Money for development chains. [TestDollar] has EIP-3009 and EIP-2612, and can be given another token's name; [TestTether]
+// has neither and returns nothing.
+var (
+	TestDollar = load("TestDollar")
+	TestTether = load("TestTether")
+)
+
+// Contracts that public chains have already and development chains are given; [Canonical] says where. They share the
+// interface of the public ones and nothing else: their code differs.
+var (
+	Permit2    = load("Permit2")
+	ExactProxy = load("ExactProxy")
+	UptoProxy  = load("UptoProxy")
+	Multicall3 = load("Multicall3")
+	Deployer   = load("Deployer") // by CREATE2
+)
+
+// Placed is a contract with the address that it has on every chain.
+type Placed struct {
+	Address  [20]byte
+	Artifact Artifact
+}
+
+// Canonical returns the contracts that wallets, clients and facilitators expect at fixed addresses.
+func Canonical() []Placed {
+	return []Placed{
+		place("000000000022D473030F116dDEE9F6B43aC78BA3", Permit2),
+		place("402085c248EeA27D92E8b30b2C58ed07f9E20001", ExactProxy),
+		place("4020A4f3b7b90ccA423B9fabCc0CE57C6C240002", UptoProxy),
+		place("cA11bde05977b3631167028862bE2a173976CA11", Multicall3),
+		place("4e59b44847b379578588920cA78FbF26c0B4956C", Deployer),
+	}
+}
+
+func place(address string, a Artifact) Placed {
+	return Placed{[20]byte(unhex(a.Name, address)), a}
+}
 
 // Artifact is a compiled contract.
 type Artifact struct {
@@ -77,6 +117,11 @@ func load(name string) Artifact {
 	if err != nil {
 		panic(err) // embedded at build time
 	}
+	return Parse(text)
+}
+
+// Parse reads an artifact as the build wrote it, and panics if it is none: artifacts are embedded at build time.
+func Parse(text []byte) Artifact {
 	var raw struct {
 		Contract   string          `json:"contract"`
 		Compiler   string          `json:"compiler"`
@@ -86,11 +131,11 @@ func load(name string) Artifact {
 		Immutables []span          `json:"immutableReferences"`
 	}
 	if err := json.Unmarshal(text, &raw); err != nil {
-		panic(fmt.Sprintf("artifact %s: %v", name, err))
+		panic(fmt.Sprintf("artifact: %v", err))
 	}
 	return Artifact{
 		Name: raw.Contract, Compiler: raw.Compiler, ABI: raw.ABI,
-		Bytecode: unhex(name, raw.Bytecode), Deployed: unhex(name, raw.Deployed),
+		Bytecode: unhex(raw.Contract, raw.Bytecode), Deployed: unhex(raw.Contract, raw.Deployed),
 		immutables: raw.Immutables,
 	}
 }
