@@ -23,7 +23,11 @@ const second = time.Second
 // are told about first come first.
 var shipped = []Chain{
 	{ID: 31337, Name: "dev", Also: []string{"devchain"}, Native: "ETH", Test: true, BlockTime: second, Depth: 1,
-		Tokens: []Token{usdc("0xFA12000000000000000000000000000000000001", "Test Dollar")}},
+		Tokens: []Token{
+			usdc("0xFA12000000000000000000000000000000000001", "Test Dollar"),
+			// As poor in methods as USDT on ethereum.
+			{Symbol: "USDT", Address: evm.MustAddress("0xFA12000000000000000000000000000000000002"), Decimals: 6, Dollar: true},
+		}},
 	{ID: 8453, Name: "base", V1Name: "base", V1First: true, Native: "ETH", BlockTime: 2 * second, Depth: 20,
 		Tokens: []Token{usdc("0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "USD Coin")}},
 	{ID: 84532, Name: "base-sepolia", V1Name: "base-sepolia", V1First: true, Native: "ETH", Test: true, BlockTime: 2 * second, Depth: 5,

@@ -4,6 +4,13 @@
 // Most callers want [Start] and [Accounts]. Tests set [Config.Manual] and drive the chain with [Chain.Mine],
 // [Chain.Reorg] and [Chain.AdvanceTime], so that reorganisations happen in a real node at a chosen moment.
 //
+// # What is on it
+//
+// Beside ether and test money for the accounts, the chain carries what public chains have at fixed addresses
+// ([contracts.Canonical]) with code of our own, and at the addresses of the tokens that package network has for its chain
+// id, test money with their names and versions: a program that is configured for base-sepolia runs against a development
+// chain with the id 84532 as it stands. [Onto] puts the same on an anvil.
+//
 // # Invariants
 //
 // A ticking chain makes at most one block per second of the wall clock, empty ones too, and no block is dated ahead of
@@ -46,6 +53,8 @@ import (
 	"github.com/ethereum/go-ethereum/node"
 	"github.com/ethereum/go-ethereum/p2p"
 	"github.com/ethereum/go-ethereum/rpc"
+
+	"github.com/farthing402/farthing/network"
 )
 
 const (
@@ -69,6 +78,10 @@ type Config struct {
 
 	// Manual makes no block by itself: Mine, Reorg and AdvanceTime do.
 	Manual bool
+
+	// Tokens are those that test money takes the place of, at their addresses and under their names; nil means those of
+	// [Registered], if there are any. A chain that is continued has what it began with.
+	Tokens []network.Token
 
 	// Genesis dates the first block of a new chain; the zero value means now.
 	Genesis time.Time
@@ -242,7 +255,7 @@ func listenAddress(listen string) (string, int, error) {
 // later program, whose own genesis may differ, continue an older chain.
 func genesisIn(c Config) (*core.Genesis, error) {
 	if c.Dir == "" {
-		return newGenesis(c.ChainID, c.Genesis), nil
+		return newGenesis(c), nil
 	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
@@ -250,7 +263,7 @@ func genesisIn(c Config) (*core.Genesis, error) {
 	path := filepath.Join(c.Dir, "genesis.json")
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		genesis := newGenesis(c.ChainID, c.Genesis)
+		genesis := newGenesis(c)
 		if text, err = json.Marshal(genesis); err != nil {
 			return nil, err
 		}

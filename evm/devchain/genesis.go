@@ -1,9 +1,7 @@
 package devchain
 
 import (
-	"maps"
 	"math/big"
-	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core"
@@ -24,10 +22,10 @@ const baseFee = 7
 // Ether is the balance that each of [Accounts] starts with, in ether.
 const Ether = 1_000_000
 
-func newGenesis(chainID uint64, at time.Time) *core.Genesis {
+func newGenesis(c Config) *core.Genesis {
 	zero := func() *uint64 { return new(uint64) }
 	config := &params.ChainConfig{
-		ChainID:                 new(big.Int).SetUint64(chainID),
+		ChainID:                 new(big.Int).SetUint64(c.ChainID),
 		HomesteadBlock:          new(big.Int),
 		EIP150Block:             new(big.Int),
 		EIP155Block:             new(big.Int),
@@ -52,16 +50,20 @@ func newGenesis(chainID uint64, at time.Time) *core.Genesis {
 		},
 	}
 	alloc := core.SystemContractAllocs()
-	maps.Copy(alloc, types.GenesisAlloc{
-		common.Address(TestDollar): dollarAccount(Accounts()),
-	})
+	tokens := c.Tokens
+	if tokens == nil {
+		tokens, _ = Registered(c.ChainID) // an unknown id has none
+	}
+	for _, p := range everything(tokens) {
+		alloc[common.Address(p.address)] = p.account()
+	}
 	wealth := new(big.Int).Mul(big.NewInt(Ether), big.NewInt(params.Ether))
 	for _, key := range Accounts() {
 		alloc[common.Address(key.Address())] = types.Account{Balance: wealth}
 	}
 	return &core.Genesis{
 		Config:     config,
-		Timestamp:  uint64(at.Unix()),
+		Timestamp:  uint64(c.Genesis.Unix()),
 		GasLimit:   GasLimit,
 		BaseFee:    big.NewInt(baseFee),
 		Difficulty: new(big.Int),
