@@ -2,6 +2,8 @@ package interop
 
 import (
 	"testing"
+
+	"github.com/farthing402/farthing/exact"
 )
 
 // The published packages among themselves, on this chain. If these fail, the chain or this harness is wrong, not
@@ -32,7 +34,7 @@ func TestPublishedPackagesAmongThemselves(t *testing.T) {
 				t.Parallel()
 				p := w.payer(t)
 				if c.more["approve"] == true {
-					p.approve(t)
+					p.approve(t, exact.Permit2Address)
 				}
 				before := c.seller.served(c.path)
 				r := once(t, c.buyer, options{"url": c.seller.url + c.path, "key": secret(p.PrivateKey)}.with(c.more))

@@ -14,7 +14,6 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/evm/devchain"
-	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 )
@@ -278,10 +277,10 @@ func (p *payer) transfers(t *testing.T) int {
 	return len(must(p.w.client.Logs(t.Context(), p.w.usdc.Address, []evm.Hash{transferTopic, word}, p.from, head.Number))(t))
 }
 
-// approve lets Permit2 move the payer's USDC, as everybody has to once who pays through it.
-func (p *payer) approve(t *testing.T) {
+// approve lets a spender move the payer's USDC. Everybody has to allow Permit2 that once who pays through it.
+func (p *payer) approve(t *testing.T, spender evm.Address) {
 	t.Helper()
-	call := chain.Approve(p.w.usdc.Address, exact.Permit2Address, chain.NoLimit())
+	call := chain.Approve(p.w.usdc.Address, spender, chain.NoLimit())
 	call.GasLimit = 100_000
 	p.w.send(t, p.PrivateKey, call)
 }

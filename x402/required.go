@@ -1,6 +1,7 @@
 package x402
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -102,7 +103,10 @@ func WritePaymentRequired(w http.ResponseWriter, t Terms, contentType string, bo
 	if t.Required.Error == "" {
 		t.Required.Error = t.Error
 	}
-	header, err := EncodeHeader(t.Required)
+	// In UTF-8, not escaped as the headers that clients of version 1 read: @t402/core takes each byte for a character and
+	// echoes them so, which brings back these bytes, but of a character that it read from an escape makes another byte,
+	// or throws.
+	required, err := encodePlain(t.Required)
 	if err != nil {
 		return err
 	}
@@ -117,7 +121,7 @@ func WritePaymentRequired(w http.ResponseWriter, t Terms, contentType string, bo
 		status = reason.Status
 	}
 	h := w.Header()
-	h.Set(HeaderRequired, header)
+	h.Set(HeaderRequired, base64.StdEncoding.EncodeToString(required))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")

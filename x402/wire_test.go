@@ -691,3 +691,36 @@ func FuzzParsePaymentRequired(f *testing.F) {
 		}
 	})
 }
+
+// @t402/core's clients read a header byte by byte and send what they read back the same way.
+func TestTermsSurviveClientsThatKnowNoUTF8(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	terms := Terms{Required: PaymentRequired{Resource: Resource{URL: "https://a/x", Description: "Käse für 1 ₮"}, Accepts: []Requirements{{Scheme: "exact", Network: "eip155:8453"}}}}
+	if err := WritePaymentRequired(w, terms, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	header := w.Result().Header.Get(HeaderRequired)
+	text, err := base64.StdEncoding.DecodeString(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var latin []rune
+	for _, b := range text {
+		latin = append(latin, rune(b))
+	}
+	var echoed PaymentRequired
+	if err := json.Unmarshal([]byte(string(latin)), &echoed); err != nil {
+		t.Fatal(err)
+	}
+	var sent []byte
+	for _, c := range echoed.Resource.Description {
+		if c > 0xff {
+			t.Fatalf("the client cannot encode %q", c)
+		}
+		sent = append(sent, byte(c))
+	}
+	if string(sent) != terms.Required.Resource.Description {
+		t.Errorf("comes back as %q", sent)
+	}
+}
