@@ -298,8 +298,8 @@ func creditRules(t *testing.T, b purchase.Book) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := b.Reserve(ctx, with(1, 1001)); err == nil {
-		t.Error("more credit than the purchase can cost")
+	if _, err := b.Reserve(ctx, with(1, 1001)); err == nil || errors.Is(err, purchase.ErrNoCredit) {
+		t.Errorf("more credit than the purchase can cost: %v", err)
 	}
 	has(500)
 
