@@ -53,9 +53,10 @@ func everything(tokens []network.Token) []placed {
 		all = append(all, placed{address: c.Address, name: c.Artifact.Name, code: c.Artifact.Deployed, public: true})
 	}
 	owners := Accounts()
-	all = append(all,
-		token(network.Token{Symbol: "USDC", Address: TestDollar, Decimals: 6, EIP3009: true}, owners),
-		token(network.Token{Symbol: "USDT", Address: TestTether, Decimals: 6}, owners))
+	dollar := token(network.Token{Symbol: "USDC", Address: TestDollar, Decimals: 6, EIP3009: true}, owners)
+	tether := token(network.Token{Symbol: "USDT", Address: TestTether, Decimals: 6}, owners)
+	dollar.name, tether.name = "test dollar", "test tether"
+	all = append(all, dollar, tether)
 	for _, t := range tokens {
 		if slices.ContainsFunc(all, func(p placed) bool { return p.address == t.Address }) {
 			continue // the development chain's own
