@@ -35,7 +35,8 @@ type Authorization struct {
 	Permit   *Permit
 	Approval *Approval
 
-	sponsorErr error // an extension that asks for sponsoring and cannot be read
+	// Extensions that ask for either and cannot be read.
+	permitErr, approvalErr error
 }
 
 // Permit is an allowance for Permit2 by signature (EIP-2612): the extension eip2612GasSponsoring.

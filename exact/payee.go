@@ -215,10 +215,12 @@ func first(checks ...func() error) error {
 // sponsored checks what comes along so that Permit2 may move the token.
 func (a Authorization) sponsored(now time.Time) error {
 	switch {
-	case a.sponsorErr != nil:
-		return a.sponsorErr
+	case a.permitErr != nil:
+		return a.permitErr
 	case a.Permit != nil:
 		return a.Permit.check(a, now)
+	case a.approvalErr != nil:
+		return a.approvalErr
 	case a.Approval != nil:
 		return a.Approval.check(a)
 	}

@@ -328,7 +328,7 @@ func (a *Authorization) readSponsoring(extensions map[string]json.RawMessage) {
 			r.fail("signature", fmt.Errorf("%d bytes, want 65", len(p.Signature)))
 		}
 		if r.err != nil {
-			a.sponsorErr = x402.Errorf("invalid_eip2612_extension_format", "%s: %w", PermitExtension, r.err)
+			a.permitErr = x402.Errorf("invalid_eip2612_extension_format", "%s: %w", PermitExtension, r.err)
 			return
 		}
 		a.Permit = &p
@@ -343,7 +343,7 @@ func (a *Authorization) readSponsoring(extensions map[string]json.RawMessage) {
 			r.fail("signedTransaction", err)
 		}
 		if r.err != nil {
-			a.sponsorErr = x402.Errorf("invalid_erc20_approval_extension_format", "%s: %w", ApprovalExtension, r.err)
+			a.approvalErr = x402.Errorf("invalid_erc20_approval_extension_format", "%s: %w", ApprovalExtension, r.err)
 			return
 		}
 		a.Approval = &p

@@ -51,8 +51,10 @@ func nodeError(method string, err error) error {
 			return fmt.Errorf("%s: %w (%s)", method, known.means, clip(err.Error()))
 		}
 	}
-	if strings.Contains(words, "execution reverted") { // core/vm/errors.go; some nodes send no data with it
-		return fmt.Errorf("%s: %w", method, &RevertError{Reason: clip(err.Error())})
+	for _, refusal := range refusalWords {
+		if strings.Contains(words, refusal) {
+			return fmt.Errorf("%s: %w", method, &RevertError{Reason: clip(err.Error())})
+		}
 	}
 	var answer rpc.Error
 	if errors.As(err, &answer) {
@@ -80,6 +82,12 @@ var nodeWords = []struct {
 	{"max initcode size exceeded", errInvalid},                   // geth core/error.go ErrMaxInitCodeSizeExceeded
 	{"oversized data", errInvalid},                               // geth core/txpool/errors.go ErrOversizedData
 	{"gas required exceeds allowance", errTooMuchGas},            // geth eth/gasestimator
+}
+
+// refusalWords are what ends a contract's run without data: geth core/vm/errors.go, and what anvil makes of revm's names.
+var refusalWords = []string{
+	"execution reverted", "out of gas", "outofgas", "invalid opcode", "opcodenotfound", "invalidfeopcode", "invalid jump destination",
+	"invalidjump", "stack underflow", "stackunderflow", "write protection",
 }
 
 func clip(s string) string {
