@@ -146,6 +146,9 @@ func Read(p x402.Payment, r x402.Requirements) (Authorization, error) {
 	if err != nil {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload: %w", err)
 	}
+	if !present(form.Signature) {
+		return Authorization{}, x402.Errorf("invalid_payload", "payload: signature is missing")
+	}
 	if a.Signature, err = readSignature(form.Signature); err != nil {
 		return Authorization{}, x402.Errorf(a.code().signature, "payload: %w", err)
 	}
@@ -272,9 +275,6 @@ func decimal(text string) (money.Amount, error) {
 
 // readSignature reads hexadecimal after 0x.
 func readSignature(raw json.RawMessage) ([]byte, error) {
-	if !present(raw) {
-		return nil, errors.New("signature: missing")
-	}
 	var text string
 	if err := json.Unmarshal(raw, &text); err != nil {
 		return nil, errors.New("signature: not text")

@@ -90,4 +90,12 @@ var protocolReasons = []Reason{
 	{"upto_amount_exceeds_permitted", 402, 4, "never", "The seller wants to charge more than was signed.", notCharged, "Tell the seller."},
 	{"upto_unauthorized_facilitator", 402, 4, "new payment", "The permit lets another facilitator settle it than the one that tried.", notCharged, "Sign for the facilitatorAddress of this 402."},
 	{"upto_facilitator_mismatch", 402, 4, "new payment", "The permit lets another facilitator settle it than the seller's.", notCharged, "Sign for the facilitatorAddress of this 402."},
+
+	// T402's scheme exact-legacy.
+	{"invalid_spender", 402, 4, "new payment", "The payment lets another account move the token than the facilitator's.", notCharged, "Sign for the spender that the 402 names."},
+	{"insufficient_allowance", 402, 4, "after", "The payer has not allowed the facilitator to move that much of the token.", notCharged, "Approve the spender that the 402 names, or pay in another way."},
+	{"allowance_check_failed", 402, 4, "after", "The token does not say what the payer allows.", notCharged, "Check the token on that network, or pay in another way."},
+	{"authorization_expired", 402, 4, "new payment", "The payment's time is over, or too close to its end to settle.", notCharged, "Sign a new payment; set the clock (NTP) if this repeats."},
+	{"authorization_not_yet_valid", 402, 4, "same payment", "The payment's time has not begun.", notCharged, "Wait, or set the clock (NTP)."},
+	{"settlement_failed", 402, 4, "after", "The chain refuses the transfer.", notCharged, "Check the account and the token on that network."},
 }
