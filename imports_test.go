@@ -40,7 +40,8 @@ var below = map[string][]string{
 	"ledger":                  {"evm", "money"},
 	"clearing":                {"evm", "guarantee", "ledger", "money"},
 	"clearing/booktest":       {"clearing", "evm", "guarantee", "ledger", "money"},
-	"store":                   {"clearing", "evm", "guarantee", "ledger", "money", "purchase"},
+	"facilitator/desk":        {"evm", "money", "x402"},
+	"store":                   {"clearing", "evm", "facilitator/desk", "guarantee", "ledger", "money", "purchase", "x402"},
 	"api/client":              {"evm", "guarantee", "money", "network", "x402"},
 	"api":                     {"clearing", "evm", "guarantee", "money", "network", "x402"},
 	"payer":                   {"api/client", "evm", "guarantee", "money", "network", "purchase", "x402"},
@@ -57,9 +58,9 @@ var never = []struct {
 	reach    []string
 	why      string
 }{
-	{[]string{"ledger", "clearing", "guarantee", "purchase", "exact", "signals"}, true, []string{"net/http", "database/sql", "os"},
+	{[]string{"ledger", "clearing", "guarantee", "purchase", "exact", "facilitator/desk", "signals"}, true, []string{"net/http", "database/sql", "os"},
 		"rules about money run in a simulation: no socket, no SQL, no file"},
-	{[]string{"payer", "paywall", "api/client"}, false, []string{module + "clearing", module + "store", module + "evm/chain", module + "evm/devchain",
+	{[]string{"payer", "paywall", "api/client"}, false, []string{module + "clearing", module + "facilitator", module + "store", module + "evm/chain", module + "evm/devchain",
 		"github.com/ethereum/go-ethereum/node", "github.com/ethereum/go-ethereum/eth", "github.com/ethereum/go-ethereum/ethclient", "modernc.org/sqlite"},
 		"a buyer or seller imports a light library"},
 	{[]string{"store"}, false, []string{module + "evm/chain"}, "the outbox is an interface over plain types"},
@@ -144,7 +145,7 @@ func TestNobodyReachesWhatIsNotTheirs(t *testing.T) {
 func TestRulesDoNotReadTheClock(t *testing.T) {
 	t.Parallel()
 	out, _ := exec.Command("grep", "-rnE", `time\.(Now|Since|Until|After|Tick|NewTimer|NewTicker|Sleep)\(`,
-		"ledger", "clearing", "guarantee", "purchase", "exact", "signals", "--include=*.go").Output()
+		"ledger", "clearing", "guarantee", "purchase", "exact", "facilitator/desk", "signals", "--include=*.go").Output()
 	for line := range strings.Lines(string(out)) {
 		if !strings.Contains(line, "_test.go:") && !strings.Contains(line, "booktest/") && !strings.Contains(line, "purchasetest/") {
 			t.Errorf("names the wall clock: %s", line)

@@ -13,6 +13,8 @@ var (
 	ErrCallConflict = errors.New("call conflicts with what is recorded")
 	// ErrNoCall is the error of naming a call that was never asked for.
 	ErrNoCall = errors.New("no such call")
+	// ErrTooMuchGas is the error of a call that needs more gas than one transaction may use.
+	ErrTooMuchGas = errors.New("needs more gas than one transaction may use")
 )
 
 // Call is a transaction that somebody wants sent from an account, named so that asking twice is asking once: a call's ID

@@ -12,12 +12,15 @@ import (
 
 // Outbox keeps transactions to send, what was tried, and how they ended. It is what a sender works from, and shares its
 // transactions with the book: a call is asked for in the very write that makes it necessary. It is safe for concurrent
-// use. A call that is not final is open; two open calls of an account never hold one nonce.
-type Outbox struct{ s *Store }
+// use. A call that is not final is open; two open calls of an account on one chain never hold one nonce.
+type Outbox struct {
+	s     *Store
+	chain uint64 // 0 where the store's calls are all of one chain
+}
 
 // Enqueue asks for a call. Asking again is no error; other content under the same ID is [evm.ErrCallConflict].
 func (o *Outbox) Enqueue(ctx context.Context, call evm.Call) error {
-	return o.s.write(ctx, func(s *session) error { return s.enqueue(call) })
+	return o.s.write(ctx, func(s *session) error { return s.enqueueOn(o.chain, call) })
 }
 
 // Find returns a call, or [evm.ErrNoCall].
@@ -32,11 +35,11 @@ func (o *Outbox) Find(ctx context.Context, id string) (call evm.SentCall, err er
 // Open returns an account's open calls: those with attempts by nonce, then the others in the order they were asked for.
 func (o *Outbox) Open(ctx context.Context, from evm.Address) (calls []evm.SentCall, err error) {
 	err = o.s.read(ctx, func(s *session) error {
-		sent, err := s.calls("WHERE from_address = ? AND state = 'sent' ORDER BY nonce", from[:])
+		sent, err := s.calls("WHERE chain_id = ? AND from_address = ? AND state = 'sent' ORDER BY nonce", o.chain, from[:])
 		if err != nil {
 			return err
 		}
-		queued, err := s.calls("WHERE from_address = ? AND state = 'queued' ORDER BY seq", from[:])
+		queued, err := s.calls("WHERE chain_id = ? AND from_address = ? AND state = 'queued' ORDER BY seq", o.chain, from[:])
 		calls = append(sent, queued...)
 		return err
 	})
@@ -46,7 +49,7 @@ func (o *Outbox) Open(ctx context.Context, from evm.Address) (calls []evm.SentCa
 // Finished returns an account's finished calls whose receipt is of a block numbered since or later, in any order.
 func (o *Outbox) Finished(ctx context.Context, from evm.Address, since uint64) (calls []evm.SentCall, err error) {
 	err = o.s.read(ctx, func(s *session) error {
-		calls, err = s.calls("WHERE from_address = ? AND state IN ('done', 'reverted') AND receipt_block >= ?", from[:], since)
+		calls, err = s.calls("WHERE chain_id = ? AND from_address = ? AND state IN ('done', 'reverted') AND receipt_block >= ?", o.chain, from[:], since)
 		return err
 	})
 	return calls, err
@@ -121,7 +124,7 @@ func (o *Outbox) Reopen(ctx context.Context, id string) error {
 }
 
 // Enqueue implements [clearing.Tx].
-func (t *tx) Enqueue(call evm.Call) error { return t.enqueue(call) }
+func (t *tx) Enqueue(call evm.Call) error { return t.enqueueOn(0, call) }
 
 // CallState implements [clearing.Tx].
 func (t *tx) CallState(id string) (state evm.CallState, found bool, err error) {
@@ -135,7 +138,7 @@ func (t *tx) CallState(id string) (state evm.CallState, found bool, err error) {
 	return state, found, nil
 }
 
-func (s *session) enqueue(call evm.Call) error {
+func (s *session) enqueueOn(chainID uint64, call evm.Call) error {
 	old, err := s.call(call.ID)
 	switch {
 	case err == nil && old.Same(call):
@@ -145,8 +148,8 @@ func (s *session) enqueue(call evm.Call) error {
 	case !errors.Is(err, evm.ErrNoCall):
 		return err
 	}
-	if _, err := s.exec("INSERT INTO call (id, from_address, to_address, value, data, gas_limit, state, err) VALUES (?, ?, ?, ?, ?, ?, ?, '')",
-		call.ID, call.From[:], call.To[:], call.Value[:], bytesOf(call.Data), call.GasLimit, string(evm.CallQueued)); err != nil {
+	if _, err := s.exec("INSERT INTO call (id, chain_id, from_address, to_address, value, data, gas_limit, state, err) VALUES (?, ?, ?, ?, ?, ?, ?, ?, '')",
+		call.ID, chainID, call.From[:], call.To[:], call.Value[:], bytesOf(call.Data), call.GasLimit, string(evm.CallQueued)); err != nil {
 		return fmt.Errorf("enqueue %v: %w", call, err)
 	}
 	return nil

@@ -132,8 +132,11 @@ func (s *Store) Clearing() clearing.Book { return book{s} }
 // Purchases returns the gate's view.
 func (s *Store) Purchases() purchase.Book { return purchases{s} }
 
-// Outbox returns the sender's view.
-func (s *Store) Outbox() *Outbox { return &Outbox{s} }
+// Outbox returns the sender's view, for a store whose calls are all of one chain.
+func (s *Store) Outbox() *Outbox { return &Outbox{s: s} }
+
+// OutboxOn returns the view of the senders on one of several chains. IDs of calls are unique in the whole store.
+func (s *Store) OutboxOn(chainID uint64) *Outbox { return &Outbox{s, chainID} }
 
 // write runs fn in a transaction that it may share with others.
 func (s *Store) write(ctx context.Context, fn func(*session) error) error {

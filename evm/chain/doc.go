@@ -32,8 +32,6 @@ var (
 	ErrBehind = errors.New("node is behind what was applied")
 	// ErrTooDeep is the error of a reorganisation that goes past every block the sink remembers.
 	ErrTooDeep = errors.New("reorganisation is deeper than what is remembered")
-	// ErrTooMuchGas is the error of a call that needs more gas than one transaction may use.
-	ErrTooMuchGas = errors.New("needs more gas than one transaction may use")
 	// ErrNotFound is the error of a block that the node does not have.
 	ErrNotFound = errors.New("node has no such block")
 )

@@ -99,11 +99,11 @@ func (c *Client) Input(ctx context.Context, tx evm.Hash) ([]byte, error) {
 }
 
 // Estimate returns the gas that a call needs on the newest block. A refusal is a [*RevertError]; a call that needs more
-// than one transaction may use is an error that matches [ErrTooMuchGas].
+// than one transaction may use is an error that matches [evm.ErrTooMuchGas].
 func (c *Client) Estimate(ctx context.Context, call evm.Call) (uint64, error) {
 	gas, err := c.estimate(ctx, call, "latest")
-	if errors.Is(err, errTooMuchGas) || err == nil && gas > GasMax {
-		return 0, fmt.Errorf("%w", ErrTooMuchGas)
+	if err == nil && gas > GasMax {
+		return 0, fmt.Errorf("%d gas: %w", gas, errTooMuchGas)
 	}
 	return gas, err
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/rpc"
+
+	"github.com/farthing402/farthing/evm"
 )
 
 // RevertError is the refusal of a contract.
@@ -31,7 +33,7 @@ var (
 	errNonceSpent  = errors.New("nonce is spent")
 	errUnderpriced = errors.New("fees are too low to replace what waits under the nonce, or to wait at all")
 	errInvalid     = errors.New("transaction breaks a rule that no node forgives")
-	errTooMuchGas  = ErrTooMuchGas
+	errTooMuchGas  = evm.ErrTooMuchGas
 )
 
 // nodeError turns what a node answered into our errors. It is the only place that reads a node's words; where they come

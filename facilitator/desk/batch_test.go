@@ -1,0 +1,223 @@
+package desk_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/evm/chain"
+	"github.com/farthing402/farthing/evm/devchain"
+	"github.com/farthing402/farthing/facilitator/desk"
+	"github.com/farthing402/farthing/money"
+)
+
+func TestManySettlementsShareATransaction(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	var all []desk.Ask
+	for i := range byte(40) {
+		all = append(all, w.transfer(payer(int(i)%5), 5, 1+i))
+		w.ask(all[i])
+	}
+	w.settle()
+	var gas uint64
+	for _, a := range all {
+		s := w.want(a, desk.Settled, "")
+		if s.Foreign || s.Tx != w.find(all[0]).Tx {
+			t.Errorf("settled in %s, foreign %v", s.Tx, s.Foreign)
+		}
+		gas += s.Gas
+	}
+	receipt, err := w.client.Receipt(t.Context(), w.find(all[0]).Tx)
+	if err != nil || receipt.GasUsed != gas {
+		t.Errorf("the shares come to %d gas, the transaction used %d", gas, receipt.GasUsed)
+	}
+	if w.sent() != 1 || w.dollars(payee) != 200 {
+		t.Errorf("%d transactions, %d units", w.sent(), w.dollars(payee))
+	}
+	t.Logf("%d gas a payment", gas/40)
+}
+
+// While a lane is busy, what is asked for gathers, and shares the next transaction.
+func TestWhatComesWhileALaneIsBusyGathers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *desk.Config) { c.BlockTime = 2 * time.Second })
+	first := w.transfer(payer(0), 5, 1)
+	w.ask(first)
+	w.step()
+	var later []desk.Ask
+	for i := range byte(5) {
+		later = append(later, w.transfer(payer(1), 5, 10+i))
+		w.ask(later[i])
+		w.step()
+	}
+	w.want(later[0], desk.Queued, "")
+	w.mine(1)
+	w.settle()
+	for _, a := range later {
+		if s := w.want(a, desk.Settled, ""); s.Tx != w.find(later[0]).Tx {
+			t.Error("they did not share a transaction")
+		}
+	}
+	if w.sent() != 2 {
+		t.Errorf("%d transactions, want two", w.sent())
+	}
+}
+
+// One bad settlement in a batch: found before it is sent, or in the block; the others do not notice.
+func TestABadSettlementDoesNotHurtItsNeighbours(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"before it is sent", "in the block"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			key, err := evm.GenerateKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.by(payer(4), chain.Mint(devchain.TestDollar, key.Address(), money.Units(5)), evm.Call{To: key.Address(), Value: money.Units(1e18).Word()})
+			bad := w.transfer(key, 5, 1)
+			good := []desk.Ask{w.transfer(payer(0), 5, 1), w.transfer(payer(1), 5, 1), w.transfer(payer(2), 5, 1)}
+			empties := chain.Transfer(devchain.TestDollar, payer(4).Address(), money.Units(1))
+			switch when {
+			case "before it is sent":
+				w.by(key, empties)
+			case "in the block":
+				w.pool(key, empties) // pays more for its place than the lane does
+			}
+			for _, a := range append(good[:2:2], bad, good[2]) {
+				w.ask(a)
+			}
+			w.settle()
+			w.want(bad, desk.Failed, "invalid_exact_evm_insufficient_balance")
+			for _, a := range good {
+				w.want(a, desk.Settled, "")
+			}
+			if w.dollars(payee) != 15 {
+				t.Errorf("%d units moved, want 15", w.dollars(payee))
+			}
+		})
+	}
+}
+
+// A payer with money for one of its two payments: one is settled, whichever.
+func TestTwoPaymentsOutOfMoneyForOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	key, err := evm.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.by(payer(4), chain.Mint(devchain.TestDollar, key.Address(), money.Units(7)))
+	a, b := w.transfer(key, 5, 1), w.transfer(key, 5, 2)
+	w.ask(a)
+	w.ask(b)
+	w.ask(w.transfer(payer(0), 5, 1))
+	w.settle()
+	settled := 0
+	for _, s := range []desk.Settlement{w.find(a), w.find(b)} {
+		if s.State == desk.Settled {
+			settled++
+		} else if s.Code != "invalid_exact_evm_insufficient_balance" {
+			t.Errorf("failed with %s %s", s.Code, s.Reason)
+		}
+	}
+	if settled != 1 || w.dollars(payee) != 10 {
+		t.Errorf("%d settled, %d units moved", settled, w.dollars(payee))
+	}
+}
+
+// Equal amounts between the same parties in one transaction are told apart by their nonces.
+func TestEqualPaymentsAreToldApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	a, b, c := w.transfer(payer(0), 5, 1), w.transfer(payer(0), 5, 2), w.transfer(payer(0), 5, 3)
+	for _, x := range []desk.Ask{a, b, c} {
+		w.ask(x)
+	}
+	front := w.pool(payer(4), evm.Call{To: b.To, Data: b.Data})
+	w.settle()
+	for _, x := range []desk.Ask{a, b, c} {
+		w.want(x, desk.Settled, "")
+	}
+	if s := w.find(b); s.Tx == front != s.Foreign || w.dollars(payee) != 15 {
+		t.Errorf("the second was settled by %s, foreign %v; %d units moved", s.Tx, s.Foreign, w.dollars(payee))
+	}
+}
+
+func TestABatchThatDoesNotFitIsSplit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *desk.Config) { c.BatchMax = 8 })
+	var all []desk.Ask
+	for i := range byte(20) {
+		all = append(all, w.transfer(payer(int(i)%5), 5, 1+i))
+		w.ask(all[i])
+	}
+	w.settle()
+	for _, a := range all {
+		w.want(a, desk.Settled, "")
+	}
+	if w.sent() != 3 {
+		t.Errorf("%d transactions for twenty in eights", w.sent())
+	}
+}
+
+// More than the gas of one transaction: it is found out by estimating, and split.
+func TestABatchOfTooMuchGasIsSplit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *desk.Config) { c.BatchMax = 400 })
+	for i := range 400 {
+		a := w.transfer(payer(i%5), 5, 1)
+		a.Nonce = evm.Hash{9, byte(i), byte(i >> 8)}
+		w.ask(signed(t, a, payer(i%5)))
+	}
+	w.settle()
+	if w.dollars(payee) != 2000 || w.sent() < 2 || w.sent() > 8 {
+		t.Errorf("%d units in %d transactions", w.dollars(payee), w.sent())
+	}
+}
+
+// Several lanes send at once, and each keeps to its own nonces.
+func TestLanesShareTheWork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *desk.Config) { c.BatchMax = 2 })
+	w.lanes = devchain.Accounts()[:3]
+	w.start()
+	for i := range byte(6) {
+		w.ask(w.transfer(payer(int(i)%5), 5, 1+i))
+	}
+	w.step()
+	w.mine(1)
+	w.settle()
+	for _, key := range w.lanes {
+		if n, err := w.client.Nonce(t.Context(), key.Address()); err != nil || n != 1 {
+			t.Errorf("lane %s sent %d, %v", key.Address().Short(), n, err)
+		}
+	}
+	if w.dollars(payee) != 30 {
+		t.Errorf("%d units moved", w.dollars(payee))
+	}
+}
+
+// A reorganisation may drop a batch of which one part was settled alone afterwards.
+func TestABatchSurvivesAReorganisation(t *testing.T) {
+	t.Parallel()
+	for _, fate := range []devchain.Fate{devchain.Requeue, devchain.Forget} {
+		w := newWorld(t, nil)
+		all := []desk.Ask{w.transfer(payer(0), 5, 1), w.transfer(payer(1), 5, 1), w.transfer(payer(2), 5, 1)}
+		for _, a := range all {
+			w.ask(a)
+		}
+		w.settle()
+		if err := w.chain.Reorg(t.Context(), 1, fate); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		for _, a := range all {
+			w.want(a, desk.Settled, "")
+		}
+		if w.dollars(payee) != 15 {
+			t.Errorf("fate %v: %d units moved", fate, w.dollars(payee))
+		}
+	}
+}
