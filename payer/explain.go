@@ -3,22 +3,80 @@ package payer
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/x402"
 )
 
 // noOption explains that nothing in a 402 can be paid.
-func noOption(n Need, t terms, not []string) Need {
+func (l *look) noOption(n Need, t terms, not []string) Need {
 	n.Code = "no_common_option"
-	if len(not) == 1 {
+	taken, nets := l.takes(t)
+	held := l.holdings()
+	switch {
+	case l.elsewhere == len(not) && len(held) > 0 && len(taken) > 0 && !overlap(taken, held):
+		n.Reason = fmt.Sprintf("seller takes %s; you hold %s. Nothing was signed", either(taken), either(held))
+		n.Hint = fmt.Sprintf("fund %s on %s, or ask the seller to accept %s", l.Key.Address().Short(), nets[0], onWhich(held[0]))
+	case len(not) == 1:
 		n.Reason = "the seller's one offer " + not[0] + ". Nothing was signed"
-	} else {
+	default:
 		n.Reason = "none of the seller's offers can be paid: one " + strings.Join(not, "; one ") + ". Nothing was signed"
 	}
 	n.Ways = ways(n, t, nil, Way{})
+	return n
+}
+
+// takes names the dollars that a 402 asks for and where, "USDC on arbitrum", and the networks.
+func (l *look) takes(t terms) (taken, networks []string) {
+	for _, r := range t.Accepts {
+		chain, err := l.registry.Lookup(r.Network)
+		if err != nil {
+			continue
+		}
+		if token, err := chain.Token(r.Asset); err == nil && token.Dollar {
+			if name := token.Symbol + " on " + chain.Name; !slices.Contains(taken, name) {
+				taken, networks = append(taken, name), append(networks, chain.Name)
+			}
+		}
+	}
+	return taken, networks
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+func either(names []string) string { return strings.Join(names, " or ") }
+
+func onWhich(held string) string { _, network, _ := strings.Cut(held, " on "); return network }
+
+// shortNeed explains that the account cannot pay an offer.
+func (l *look) shortNeed(n Need, o option, s *shortage, t terms) Need {
+	n.Code = s.code
+	account, where := l.Key.Address().Short(), o.token.Symbol+" on "+o.chain.Name
+	if !s.known {
+		n.Reason = fmt.Sprintf("asks %s through Permit2, which may not take %s from %s. Nothing was signed", n.Asked, where, account)
+		n.Ways = ways(n, t, []option{o}, Way{Kind: Deposit, Network: o.Network, Text: fmt.Sprintf("let %s take %s of %s once (approve)", exact.Permit2Address, where, account)})
+		return n
+	}
+	if have, fits := inDollars(s.have, o.token.Decimals); fits {
+		n.Available = dollars(have)
+	}
+	missing := less(o.amount, s.have)
+	n.Reason = fmt.Sprintf("asks %s in %s, where %s holds %s. Nothing was signed", n.Asked, where, account, money.Format(s.have, o.token.Decimals, "$"))
+	if held := l.holdings(); s.have.IsZero() && len(held) > 0 {
+		n.Code = "no_common_option"
+		n.Reason = fmt.Sprintf("seller takes %s; you hold %s. Nothing was signed", where, either(held))
+	}
+	fund := Way{Kind: Deposit, Network: o.Network, Text: fmt.Sprintf("send %s on %s to %s", money.Format(missing, o.token.Decimals, o.token.Symbol), o.chain.Name, l.Key.Address())}
+	if m, fits := inDollars(missing, o.token.Decimals); fits {
+		fund.Amount = dollars(m)
+	}
+	n.Ways = ways(n, t, []option{o}, fund)
 	return n
 }
 
@@ -36,7 +94,7 @@ func overNeed(n Need, over *overBudget, t terms, list []option) Need {
 }
 
 // refusedNeed explains why a seller did not take a payment.
-func refusedNeed(r row, refusal *x402.Error, t terms) Need {
+func (p *Payer) refusedNeed(r row, refusal *x402.Error, t terms) Need {
 	n := Need{
 		Code: refusal.Code, Reason: refusal.Error(), Hint: refusal.Hint, Method: r.Method, URL: r.URL, Payee: r.Payee,
 		Asked: dollars(r.promised()),
@@ -45,8 +103,13 @@ func refusedNeed(r row, refusal *x402.Error, t terms) Need {
 		a, err := money.ParseAmount(refusal.Details[name])
 		return a, err == nil
 	}
+	tried := []option{{Requirements: x402.Requirements{Scheme: r.scheme(), Network: r.Network, Asset: r.Asset.String()}}}
 	if n.Code != "collateral_insufficient" {
-		n.Ways = ways(n, t, nil, Way{})
+		last := Way{}
+		if strings.Contains(n.Code, "insufficient") && r.Transfer != "" {
+			last = Way{Kind: Deposit, Network: r.Network, Text: fmt.Sprintf("send %s on %s to %s", r.Symbol, networkName(r.Network), p.Key.Address())}
+		}
+		n.Ways = ways(n, t, tried, last)
 		return n
 	}
 	var deposit Way
@@ -69,7 +132,7 @@ func refusedNeed(r row, refusal *x402.Error, t terms) Need {
 		deposit = Way{Kind: Deposit, Network: r.Network, Text: "farthing deposit more collateral"}
 	}
 	n.Hint = "" // the ways on are more precise than the table's remedy
-	n.Ways = ways(n, t, nil, deposit)
+	n.Ways = ways(n, t, tried, deposit)
 	return n
 }
 
@@ -78,7 +141,7 @@ func refusedNeed(r row, refusal *x402.Error, t terms) Need {
 func ways(n Need, t terms, tried []option, last Way) []Way {
 	var list []Way
 	for _, r := range t.Accepts {
-		if isTried(r, tried, n) {
+		if isTried(r, tried) {
 			continue
 		}
 		w := Way{Kind: OtherWay, Scheme: r.Scheme, Network: r.Network, Text: fmt.Sprintf("pay by %s on %s", clip(r.Scheme), networkName(r.Network))}
@@ -105,14 +168,14 @@ func ways(n Need, t terms, tried []option, last Way) []Way {
 	return list
 }
 
-// isTried reports whether an offer is the one that failed: for a refused payment, every one of this payer's own way.
-func isTried(r x402.Requirements, tried []option, n Need) bool {
+// isTried reports whether an offer is one of those that failed.
+func isTried(r x402.Requirements, tried []option) bool {
 	for _, o := range tried {
-		if o.Scheme == r.Scheme && o.Network == r.Network && o.Asset == r.Asset {
+		if o.Scheme == r.Scheme && o.Network == r.Network && strings.EqualFold(o.Asset, r.Asset) {
 			return true
 		}
 	}
-	return len(tried) == 0 && n.Code != "no_common_option" && r.Scheme == "4mica-credit"
+	return false
 }
 
 // alternative resolves the seller's other route, which has to be its own.

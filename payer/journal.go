@@ -46,14 +46,17 @@ type journal struct {
 	read   int64    // guarded by mu; so far the file is in the sums
 	broken error    // guarded by mu; set once the file cannot be trusted any more
 
-	sums    map[string]share       // guarded by mu; by purchase: what it adds to the sums
-	open    map[string]row         // guarded by mu; reserved and sent
-	done    []row                  // guarded by mu; finished ones, if in memory
-	payees  map[string]pin         // guarded by mu; by seller and network
-	total   money.Amount           // guarded by mu
-	word    money.Amount           // guarded by mu; of the total given back on sellers' words
-	perDay  map[int64]money.Amount // guarded by mu; spent
-	wordDay map[int64]money.Amount // guarded by mu; given back on words
+	sums    map[string]share           // guarded by mu; by purchase: what it adds to the sums
+	open    map[string]row             // guarded by mu; reserved and sent
+	done    []row                      // guarded by mu; finished ones, if in memory
+	payees  map[string]pin             // guarded by mu; by seller and network, and by way besides
+	bundles map[string]*held           // guarded by mu; by the purchase that bought it
+	bought  map[string]bool            // guarded by mu; what was charged, see [row.resource]
+	txs     map[string]map[string]bool // guarded by mu; purchases by transaction
+	total   money.Amount               // guarded by mu
+	word    money.Amount               // guarded by mu; of the total given back on sellers' words
+	perDay  map[int64]money.Amount     // guarded by mu; spent
+	wordDay map[int64]money.Amount     // guarded by mu; given back on words
 
 	syncMu sync.Mutex
 	synced syncedTo // guarded by syncMu
@@ -102,6 +105,7 @@ func openJournal(path string, l limits, now func() time.Time, log *slog.Logger) 
 func (j *journal) forget() {
 	j.read = 0
 	j.sums, j.open, j.payees = make(map[string]share), make(map[string]row), make(map[string]pin)
+	j.bundles, j.bought, j.txs = make(map[string]*held), make(map[string]bool), make(map[string]map[string]bool)
 	j.perDay, j.wordDay = make(map[int64]money.Amount), make(map[int64]money.Amount)
 	j.total, j.word = money.Amount{}, money.Amount{}
 }
@@ -222,12 +226,48 @@ func (j *journal) apply(r row) {
 			}
 		}
 	}
-	if !r.Digest.IsZero() { // something was signed
-		key := r.Seller + " " + r.Network
+	j.applyBundle(r)
+	if r.State == Charged {
+		j.bought[r.resource()] = true
+	}
+	if r.Tx != "" {
+		if j.txs[r.Tx] == nil {
+			j.txs[r.Tx] = make(map[string]bool)
+		}
+		j.txs[r.Tx][r.ID] = true
+	}
+	if r.Digest.IsZero() || r.Seller == "" { // nothing was signed, or for nobody who sells
+		return
+	}
+	for _, key := range []string{r.Seller + " " + r.Network, r.Seller + " " + r.Network + " " + r.scheme()} {
 		if p, ok := j.payees[key]; !ok || p.payee != r.Payee && !r.At.Before(p.since) {
 			j.payees[key] = pin{r.Payee, r.At}
 		}
 	}
+}
+
+// resource names what was bought, and by whom.
+func (r row) resource() string { return r.Payer.Lower() + " " + r.Method + " " + r.URL }
+
+// hasBought reports whether an address paid for a resource before.
+func (j *journal) hasBought(r row) (yes bool, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	err = j.locked(func() error { yes = j.bought[r.resource()]; return nil })
+	return yes, err
+}
+
+// sharesTransaction reports whether another purchase's receipt names the transaction of this one's.
+func (j *journal) sharesTransaction(r row) (yes bool, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	err = j.locked(func() error {
+		for id := range j.txs[r.Tx] {
+			yes = yes || id != r.ID
+		}
+		return nil
+	})
+	return yes, err
 }
 
 func (j *journal) sum(s share) {
@@ -256,9 +296,16 @@ func (j *journal) expire(now time.Time) {
 			j.unsum(j.sums[id])
 			delete(j.sums, id)
 			delete(j.open, id)
+			if h, ok := j.bundles[r.Draw]; ok {
+				delete(h.draws, id)
+			}
+			delete(j.bundles, id)
 		}
 	}
 }
+
+// errDrawnDry is the error of a draw on a bundle that others have used up meanwhile.
+var errDrawnDry = errors.New("nothing is left of the bundle")
 
 // reserve sets a purchase's budget aside, or returns an [*overBudget]. anyway is the owner's leave to pass it.
 func (j *journal) reserve(r row, anyway bool) error {
@@ -266,7 +313,7 @@ func (j *journal) reserve(r row, anyway bool) error {
 	defer j.mu.Unlock()
 	return j.locked(func() error {
 		j.expire(j.now())
-		if !anyway {
+		if !anyway || r.Draw != "" {
 			if err := j.within(r); err != nil {
 				return err
 			}
@@ -277,6 +324,9 @@ func (j *journal) reserve(r row, anyway bool) error {
 
 // within reports whether a purchase keeps to the budget.
 func (j *journal) within(r row) error {
+	if h, ok := j.bundles[r.Draw]; ok && h.left() == 0 {
+		return errDrawnDry
+	}
 	asked := r.promised()
 	if j.limits.call.Less(asked) {
 		return &overBudget{perCall, j.limits.call}
@@ -370,7 +420,8 @@ func (j *journal) append(r row) error {
 	return nil
 }
 
-// forgetDays drops what no budget asks for any more: it stays in the total and in the file.
+// forgetDays drops what no budget asks for any more, and bundles that are long over: they stay in the total and in the
+// file.
 func (j *journal) forgetDays() {
 	today := dayOf(j.now())
 	if len(j.perDay) < 3 {
@@ -385,6 +436,11 @@ func (j *journal) forgetDays() {
 	}
 	if len(j.perDay) == days {
 		return
+	}
+	for id, h := range j.bundles {
+		if b := h.row.Bundle; b != nil && !b.Expires.IsZero() && dayOf(b.Expires) < today-1 {
+			delete(j.bundles, id)
+		}
 	}
 	for id, s := range j.sums {
 		if s.final && s.day < today-1 {
@@ -488,11 +544,16 @@ func (j *journal) find(id string) (r row, ok bool, err error) {
 	return r, ok, err
 }
 
-// payee returns who a seller was paid at before.
-func (j *journal) payee(seller, network string) (p pin, ok bool, err error) {
+// payee returns who a seller was paid at before, in the same way if it was.
+func (j *journal) payee(seller, network, scheme string) (p pin, ok bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	err = j.locked(func() error { p, ok = j.payees[seller+" "+network]; return nil })
+	err = j.locked(func() error {
+		if p, ok = j.payees[seller+" "+network+" "+scheme]; !ok {
+			p, ok = j.payees[seller+" "+network]
+		}
+		return nil
+	})
 	return p, ok, err
 }
 

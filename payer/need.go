@@ -39,8 +39,9 @@ type Kind string
 const (
 	OtherWay    Kind = "way to pay"  // another way to pay for the same resource
 	Alternative Kind = "alternative" // a cheaper resource of the same seller
-	Deposit     Kind = "deposit"     // more collateral
+	Deposit     Kind = "deposit"     // more collateral, or more in the account
 	Budgeting   Kind = "budget"      // a larger budget: ask its owner
+	Rebuy       Kind = "rebuy"       // the same again, leaving to the seller what it does not honour
 )
 
 // Way is one way on.
@@ -75,13 +76,17 @@ func (e *NeedError) Unwrap() error {
 // PendingError is the error of a purchase whose payment has left and whose outcome is not known. It may still be
 // charged, once. [Payer.Resume] asks again with the same payment.
 type PendingError struct {
-	Purchase string
-	URL      string
-	Err      error // why the outcome is not known
+	Purchase    string
+	URL         string
+	Transaction string // hash of the transaction that may have paid, as the seller names it; empty if none
+	Err         error  // why the outcome is not known
 }
 
 // Error implements error.
 func (e *PendingError) Error() string {
+	if e.Transaction != "" {
+		return fmt.Sprintf("transfer %s for %s was sent and is not confirmed. It may still be charged, once", e.Transaction, e.URL)
+	}
 	return fmt.Sprintf("payment for %s was sent and is not confirmed: %v. It may still be charged, once", e.URL, e.Err)
 }
 

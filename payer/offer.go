@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
@@ -83,24 +84,89 @@ type option struct {
 	dollars money.Amount // amount, scaled as budgets are
 
 	deployment guarantee.Deployment // of a guarantee
+
+	method      exact.Method // of a transfer
+	sponsor     string       // extension by which the seller pays for what Permit2 needs; empty: nothing is needed
+	permitNonce money.Amount
+	bundle      *bundle // what it sells ahead, if it does
+	stock       *stock  // in place of paying
+
+	extensions map[string]json.RawMessage // of the 402
 }
 
 // money is the price for people.
 func (o option) money() money.Money { return dollars(o.dollars) }
 
+// transfers reports whether the way moves a token of the payer's own account.
+func (o option) transfers() bool { return o.method != "" }
+
+// key names the offer among those of one 402.
+func (o option) key() string { return o.Scheme + " " + o.Network + " " + o.token.Address.Lower() }
+
+// cheaper compares what a call costs: an offer that has stock costs nothing, and a bundle of calls its share.
+func cheaper(a, b option) int {
+	if a, b := a.stock == nil, b.stock == nil; a != b {
+		if b {
+			return -1
+		}
+		return 1
+	}
+	x, fitsX := a.dollars.Mul(money.Units(b.calls()))
+	y, fitsY := b.dollars.Mul(money.Units(a.calls()))
+	if !fitsX || !fitsY {
+		return a.dollars.Cmp(b.dollars)
+	}
+	return x.Cmp(y)
+}
+
 // options returns the offers that could be paid, the cheapest first and otherwise in the seller's order, and why the
 // others could not.
-func (l *look) options(t terms) (list []option, not []string) {
+func (l *look) options(t terms) (list []option, not []string, err error) {
+	l.elsewhere = 0
 	for _, r := range t.Accepts {
 		o, why := l.option(r)
+		if why == "" && l.tried[o.key()] {
+			why = "was refused"
+		}
 		if why != "" {
 			not = append(not, why)
 			continue
 		}
+		o.extensions = t.Extensions
+		if o.bundle != nil {
+			b := *o.bundle
+			b.Of = l.bundleOf(o)
+			o.bundle = &b
+			if o.stock, err = l.journal.stock(b.Of); err != nil {
+				return nil, nil, errJournal(l.Journal, err)
+			}
+			if o.stock != nil {
+				o.way = byDraw{}
+			}
+		}
 		list = append(list, o)
 	}
-	slices.SortStableFunc(list, func(a, b option) int { return a.dollars.Cmp(b.dollars) })
-	return list, not
+	slices.SortStableFunc(list, cheaper)
+	return list, not, nil
+}
+
+// mayPayBy reports whether the policy lets a way be used.
+func (l *look) mayPayBy(w way, scheme string) bool {
+	return len(l.PayBy) == 0 || slices.ContainsFunc(l.PayBy, func(name string) bool { return name == w.name() || name == scheme })
+}
+
+func (l *look) onNetwork(chain network.Chain) bool {
+	return len(l.Networks) == 0 || slices.ContainsFunc(l.Networks, func(name string) bool {
+		c, err := l.registry.Lookup(name)
+		return err == nil && c.ID == chain.ID
+	})
+}
+
+func (l *look) inAsset(chain network.Chain, asset evm.Address) bool {
+	return len(l.Assets) == 0 || slices.ContainsFunc(l.Assets, func(name string) bool {
+		t, err := chain.Token(name)
+		return err == nil && t.Address == asset
+	})
 }
 
 // option reads an offer, or says why it cannot be paid.
@@ -110,14 +176,15 @@ func (l *look) option(r x402.Requirements) (o option, why string) {
 	if o.way, ok = wayOf(r.Scheme); !ok {
 		return o, fmt.Sprintf("pays by %q, which this payer does not", clip(r.Scheme))
 	}
+	if !l.mayPayBy(o.way, r.Scheme) {
+		return o, fmt.Sprintf("pays by %s, which you do not", o.way.name())
+	}
 	var err error
 	if o.chain, err = l.registry.Lookup(r.Network); err != nil || o.chain.CAIP2() != r.Network {
 		return o, fmt.Sprintf("is on %s, which is not known here", clip(r.Network))
 	}
-	if len(l.Networks) > 0 && !slices.ContainsFunc(l.Networks, func(name string) bool {
-		c, err := l.registry.Lookup(name)
-		return err == nil && c.ID == o.chain.ID
-	}) {
+	if !l.onNetwork(o.chain) {
+		l.elsewhere++
 		return o, fmt.Sprintf("is on %s, where you do not pay", o.chain.Name)
 	}
 	asset, err := evm.ParseAddress(r.Asset)
@@ -127,10 +194,8 @@ func (l *look) option(r x402.Requirements) (o option, why string) {
 	if o.token, err = o.chain.Token(asset.String()); err != nil || !o.token.Dollar {
 		return o, fmt.Sprintf("is in %s on %s, which no budget in dollars can measure", asset, o.chain.Name)
 	}
-	if len(l.Assets) > 0 && !slices.ContainsFunc(l.Assets, func(name string) bool {
-		t, err := o.chain.Token(name)
-		return err == nil && t.Address == asset
-	}) {
+	if !l.inAsset(o.chain, asset) {
+		l.elsewhere++
 		return o, fmt.Sprintf("is in %s, in which you do not pay", o.token.Symbol)
 	}
 	if o.payee, err = evm.ParseAddress(r.PayTo); err != nil || o.payee.IsZero() || o.payee == l.Key.Address() {

@@ -6,19 +6,22 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/x402"
 )
 
-// Config is what a [Payer] works with. Key, Budget.PerCall, and one of ClearingHouse and Houses must be set; the zero
-// value of each other member is what its comment says.
+// Config is what a [Payer] works with. Key and Budget.PerCall must be set; the zero value of each other member is what its
+// comment says.
 type Config struct {
 	Key    evm.Signer
 	Budget Budget
@@ -30,14 +33,19 @@ type Config struct {
 	Ask func(context.Context, Need) Decision
 
 	// ClearingHouse is the URL of the clearing house that holds the buyer's collateral. Its parameters say for which
-	// vault may be signed; sellers have no say in that.
+	// vault may be signed; sellers have no say in that. Without one, and without Houses, no guarantees are given.
 	ClearingHouse string
 	// Houses are deployments for which may be signed besides, or instead.
 	Houses []guarantee.Deployment
 
 	Networks []string          // names of networks that may be paid on; empty: all that Registry and the houses have
+	PayBy    []string          // ways to pay that may be used: guarantee, exact, upto; empty: all
 	Assets   []string          // symbols or addresses of tokens that may be paid in; empty: all dollars
 	Registry *network.Registry // nil: the one that ships
+
+	// Wallet tells what the account holds, and what became of payments. Nil: nothing is checked before it is signed, and
+	// what a seller says of a transfer is not compared with the chain.
+	Wallet Wallet
 
 	Transport http.RoundTripper // nil: http.DefaultTransport
 	Now       func() time.Time  // nil: time.Now
@@ -54,6 +62,8 @@ type Payer struct {
 	registry network.Registry
 	journal  *journal
 	house    *client.Client // nil if only Houses are trusted
+
+	queues queues // of those who buy bundles
 
 	randMu sync.Mutex // Rand need not be safe for concurrent use
 }
@@ -97,6 +107,11 @@ func New(c Config) (*Payer, error) {
 			return nil, tabled(err)
 		}
 	}
+	for _, name := range c.PayBy {
+		if !slices.Contains(waysKnown, name) {
+			return nil, x402.Errorf("config_invalid", "payer: no way to pay is called %q", clip(name)).WithHint("%s", strings.Join(waysKnown, ", "))
+		}
+	}
 	if err := p.checkAssets(); err != nil {
 		return nil, err
 	}
@@ -110,6 +125,9 @@ func New(c Config) (*Payer, error) {
 	}
 	return p, nil
 }
+
+// waysKnown are the names that PayBy may have.
+var waysKnown = []string{"guarantee", exact.Scheme, exact.UptoScheme}
 
 // Close lets the journal go. Purchases under way can no longer be written down afterwards.
 func (p *Payer) Close() error {

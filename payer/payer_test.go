@@ -1126,7 +1126,10 @@ func FuzzOffers(f *testing.F) {
 			}
 			return
 		}
-		list, _ := (&look{Payer: p, ctx: context.Background()}).options(read)
+		list, _, err := (&look{Payer: p, ctx: context.Background(), req: &http.Request{Method: "GET", URL: mustURL("http://127.0.0.1/")}}).options(read)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, o := range list {
 			if o.deployment != deployment || o.chain.ID != 31337 || o.amount.IsZero() || o.payee.IsZero() || !o.token.Dollar {
 				t.Fatalf("payable: %+v", o)

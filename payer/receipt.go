@@ -1,6 +1,7 @@
 package payer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ type Purchase struct {
 	State       State
 	At          time.Time
 	Method, URL string
-	Way         string // way to pay: guarantee
+	Way         string // way to pay: guarantee, exact, upto, bundle (drawn from one), transfer (by [Payer.Pay])
 	Network     string // CAIP-2
 	Asset       money.Asset
 	Address     evm.Address // of the asset
@@ -29,6 +30,8 @@ type Purchase struct {
 	Charged     money.Amount // what it costs; 0 unless State is Charged
 	Digest      evm.Hash     // of what was signed: names a guarantee at its clearing house
 	Code        string       // why it is void, or not known
+	Transaction string       // hash of the transaction that paid, as the receipt names it; empty if none
+	Bundle      *Bundle      // that was bought or drawn from; nil if none
 	// Proven says that what was signed and not charged cannot be charged any more: the payee signed so, or the payment
 	// never left.
 	Proven bool
@@ -42,7 +45,14 @@ func (r Purchase) String() string {
 	sum := money.Format(r.Charged, r.Asset.Decimals, "$")
 	switch r.State {
 	case Charged:
-		return fmt.Sprintf("paid %s to %s by %s · purchase %s", sum, r.Payee.Short(), r.Way, r.ID)
+		line := fmt.Sprintf("paid %s to %s by %s · purchase %s", sum, r.Payee.Short(), r.Way, r.ID)
+		if r.Transaction != "" {
+			line += " · tx " + r.Transaction
+		}
+		if r.Bundle != nil {
+			line += " · " + r.Bundle.String()
+		}
+		return line
 	case Void:
 		return fmt.Sprintf("not charged by %s · purchase %s", r.Payee.Short(), r.ID)
 	}
@@ -58,9 +68,10 @@ type record struct {
 	row   row // guarded by mu
 }
 
-func (r *record) settle(receipt *x402.SettleResponse) {
+func (r *record) settle(ctx context.Context, receipt *x402.SettleResponse) {
 	r.mu.Lock()
 	r.row.settle(receipt, r.payer.Now())
+	r.payer.moved(ctx, &r.row)
 	row := r.row
 	r.mu.Unlock()
 	r.payer.write(row)
@@ -78,7 +89,7 @@ func Receipt(resp *http.Response) (Purchase, bool) {
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	return rec.row.receipt(), true
+	return rec.payer.receipt(rec.row), true
 }
 
 // Receipts returns every purchase in the journal, the oldest first. One in memory keeps the newest few thousand.
@@ -89,7 +100,7 @@ func (p *Payer) Receipts() ([]Purchase, error) {
 	}
 	list := make([]Purchase, len(rows))
 	for i, r := range rows {
-		list[i] = r.receipt()
+		list[i] = p.receipt(r)
 	}
 	return list, nil
 }
@@ -103,14 +114,23 @@ func (p *Payer) ReceiptOf(id string) (Purchase, error) {
 	if !ok {
 		return Purchase{}, x402.Errorf("not_found", "no purchase %s in the journal", clip(id))
 	}
-	return r.receipt(), nil
+	return p.receipt(r), nil
+}
+
+// receipt is a row with what is known of its bundle.
+func (p *Payer) receipt(r row) Purchase {
+	out := r.receipt()
+	if b, ok := p.journal.counted(r); ok {
+		out.Bundle = &b
+	}
+	return out
 }
 
 func (r row) receipt() Purchase {
 	out := Purchase{
-		ID: r.ID, State: r.State, At: r.At, Method: r.Method, URL: r.URL, Way: r.way(), Network: r.Network,
+		ID: r.ID, State: r.State, At: r.At, Method: r.Method, URL: r.URL, Way: r.wayName(), Network: r.Network,
 		Asset: money.Asset{Symbol: r.Symbol, Decimals: r.Decimals, Dollar: true}, Address: r.Asset, Payee: r.Payee,
-		Signed: r.Amount, Charged: r.Charged, Digest: r.Digest, Code: r.Code, Proven: r.Proven,
+		Signed: r.Amount, Charged: r.Charged, Digest: r.Digest, Code: r.Code, Proven: r.Proven, Transaction: r.Tx,
 	}
 	var w x402.SettleResponse
 	if len(r.Receipt) == 0 || json.Unmarshal(r.Receipt, &w) != nil || len(w.Certificate) == 0 {
@@ -120,14 +140,6 @@ func (r row) receipt() Purchase {
 		out.Certificate = cert
 	}
 	return out
-}
-
-// way is what people call the row's way to pay.
-func (r row) way() string {
-	if w, ok := wayOf(r.scheme()); ok {
-		return w.name()
-	}
-	return clip(r.Scheme)
 }
 
 var errOtherCertificate = errors.New("certificate is of something else")

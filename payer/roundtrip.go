@@ -14,8 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
@@ -95,29 +97,45 @@ func setBody(req *http.Request, body []byte) {
 	}
 }
 
-// buy answers a 402. A seller that says that a payment came too late, or that its purchase was given up, is paid anew,
-// once.
+// attemptsMax is how often one request is paid for at most: anew after a payment that came too late or was given up, or
+// in another way after one that the payer cannot afford.
+const attemptsMax = 3
+
+// buy answers a 402. What the seller refuses is not signed again, except where it says that a payment came too late or
+// that its purchase was given up, once; and a way to pay that the payer cannot afford gives way to another one.
 func (p *Payer) buy(req *http.Request, body []byte, resp *http.Response) (*http.Response, error) {
-	for again := false; ; again = true {
+	l := &look{Payer: p, ctx: req.Context(), req: req, tried: make(map[string]bool)}
+	var refused error
+	for attempt := 1; ; attempt++ {
 		t, err := readTerms(resp)
 		if err != nil {
 			return nil, p.unusable(req, err)
 		}
-		r, err := p.prepare(req, body, t)
+		r, leave, err := l.prepare(body, t)
 		if err != nil {
+			var need *NeedError
+			if refused != nil && errors.As(err, &need) && need.Code == "no_common_option" {
+				return nil, refused
+			}
 			return nil, err
 		}
 		out := p.present(req.Context(), r, requestOf(req, r, body))
-		resp, err = p.conclude(req, r, out)
-		if err == nil || resp == nil || again {
+		var next step
+		resp, next, err = p.conclude(req, r, out)
+		leave()
+		if err == nil || next == stop || next == newOffer && l.tried[anew] || attempt == attemptsMax {
 			if resp != nil && err != nil {
 				resp.Body.Close()
+				resp = nil
 			}
-			if err != nil {
-				return nil, err
-			}
-			return resp, nil
+			return resp, err
 		}
+		if next == otherWay {
+			l.tried[option{Requirements: x402.Requirements{Scheme: r.scheme(), Network: r.Network}, token: network.Token{Address: r.Asset}}.key()] = true
+		} else {
+			l.tried[anew] = true
+		}
+		refused = err
 	}
 }
 
@@ -129,87 +147,172 @@ func (p *Payer) unusable(req *http.Request, err error) error {
 	return err
 }
 
-// prepare chooses an offer, sets the budget aside, signs, and writes the purchase down.
-func (p *Payer) prepare(req *http.Request, body []byte, t terms) (row, error) {
-	ctx := req.Context()
-	r, o, err := p.choose(req, t)
+// prepare chooses an offer, sets the budget aside, signs, and writes the purchase down. leave is to be called once the
+// purchase is over.
+func (l *look) prepare(body []byte, t terms) (r row, leave func(), err error) {
+	r, o, leave, err := l.choose(t)
 	if err != nil {
-		return row{}, err
+		return row{}, nil, err
 	}
+	req := l.req
 	r.Accept, r.BodyType, r.BodyHash = req.Header.Get("Accept"), req.Header.Get("Content-Type"), purchase.BodyDigest(body)
 	if r.BodyGone = len(body) > bodyKept; !r.BodyGone {
 		r.Body = body
 	}
-	if err := p.sign(ctx, &r, o, t, body); err != nil {
+	if err := l.sign(l.ctx, &r, o, t, body); err != nil {
 		r.State, r.Proven, r.Code = Void, true, "not_signed"
-		now := p.Now()
+		now := l.Now()
 		r.DoneAt = &now
-		_ = p.journal.record(r, false) // if it fails, the reservation runs out
-		return row{}, err
+		_ = l.journal.record(r, false) // if it fails, the reservation runs out
+		leave()
+		return row{}, nil, err
 	}
-	return r, nil
+	return r, leave, nil
 }
 
-// choose finds the offer to pay and reserves it, asking the owner where the policy says no.
-func (p *Payer) choose(req *http.Request, t terms) (row, option, error) {
-	ctx, now, seller := req.Context(), p.Now(), lowerHost(req.URL)
-	need := Need{Method: req.Method, URL: req.URL.String()}
-	if !sameResource(t.Resource.URL, req.URL) {
-		need.Code, need.Reason = "offer_invalid", fmt.Sprintf("asked for %s, and the 402 sells %s", req.URL.Redacted(), clip(t.Resource.URL))
-		return row{}, option{}, &NeedError{need}
+// choose finds the offer to pay and reserves it, asking the owner where the policy says no. Offers are tried from the
+// cheapest on: one that the budget does not cover, or the account, gives way to the next.
+func (l *look) choose(t terms) (row, option, func(), error) {
+	p, ctx, now, seller := l.Payer, l.ctx, l.Now(), lowerHost(l.req.URL)
+	need := Need{Method: l.req.Method, URL: l.req.URL.String()}
+	fail := func(err error) (row, option, func(), error) { return row{}, option{}, nil, err }
+	if !sameResource(t.Resource.URL, l.req.URL) {
+		need.Code, need.Reason = "offer_invalid", fmt.Sprintf("asked for %s, and the 402 sells %s", l.req.URL.Redacted(), clip(t.Resource.URL))
+		return fail(&NeedError{need})
 	}
-	if !p.limits.allows(seller) {
+	if !p.limits.allows(seller) && !l.allowed {
 		need.Code, need.Reason = "seller_not_allowed", fmt.Sprintf("%s is not on your list of sellers. Nothing was signed", seller)
 		need.Ways = []Way{{Kind: Budgeting, Text: "add " + seller + " to the sellers that may be paid"}}
-		if !p.ask(ctx, need) {
-			return row{}, option{}, &NeedError{need}
+		if l.allowed = p.ask(ctx, need); !l.allowed {
+			return fail(&NeedError{need})
 		}
 	}
-	l := &look{Payer: p, ctx: ctx}
-	list, not := l.options(t)
+	list, not, err := l.options(t)
+	if err != nil {
+		return fail(err)
+	}
 	if len(list) == 0 && l.err != nil {
-		return row{}, option{}, l.err
+		return fail(l.err)
 	}
 	if len(list) == 0 {
-		return row{}, option{}, &NeedError{noOption(need, t, not)}
+		return fail(&NeedError{l.noOption(need, t, not)})
 	}
-	o := list[0]
-	need.Asked, need.Payee = o.money(), o.payee
-	if o.expired(now) {
-		need.Code, need.Reason = "quote_expired", "the quote is over already. Nothing was signed"
-		need.Hint = "check your clock, or ask again"
-		return row{}, option{}, &NeedError{need}
-	}
-	before, known, err := p.journal.payee(seller, o.Network)
-	if err != nil {
-		return row{}, option{}, errJournal(p.Journal, err)
-	}
-	if known && before.payee != o.payee {
-		need.Code = "payee_changed"
-		need.Reason = fmt.Sprintf("%s was paid at %s since %s, now asks %s. Nothing was signed", seller, before.payee, before.since.Format(time.DateOnly), o.payee)
-		need.Hint = "ask the seller; then --trust-payee " + o.payee.String()
-		if !p.ask(ctx, need) {
-			return row{}, option{}, &NeedError{need}
+	var first *Need // what kept the cheapest from being paid
+	keep := func(n Need) {
+		if first == nil {
+			first = &n
 		}
 	}
-	r := row{
-		ID: p.newID(), State: Reserved, At: now, Seller: seller, Method: req.Method, URL: withoutFragment(req.URL), Price: o.ExtraString("price"),
-		Network: o.Network, Asset: o.token.Address, Symbol: o.token.Symbol, Decimals: o.token.Decimals, Payee: o.payee, Amount: o.amount,
-		Scheme: o.Scheme,
-	}
-	err = p.journal.reserve(r, false)
-	if over := (*overBudget)(nil); errors.As(err, &over) {
-		need = overNeed(need, over, t, list)
-		if !p.ask(ctx, need) {
-			return row{}, option{}, &NeedError{need}
+	var over *option
+	for i := range list {
+		o := &list[i]
+		n := need
+		n.Asked, n.Payee = o.money(), o.payee
+		if o.expired(now) {
+			n.Code, n.Reason = "quote_expired", "the quote is over already. Nothing was signed"
+			n.Hint = "check your clock, or ask again"
+			keep(n)
+			continue
 		}
-		err = p.journal.reserve(r, true)
+		before, known, err := p.journal.payee(seller, o.Network, o.Scheme)
+		if err != nil {
+			return fail(errJournal(p.Journal, err))
+		}
+		if known && before.payee != o.payee && l.trustedPayee != o.payee {
+			n.Code = "payee_changed"
+			n.Reason = fmt.Sprintf("%s was paid at %s since %s, now asks %s. Nothing was signed", seller, before.payee, before.since.Format(time.DateOnly), o.payee)
+			n.Hint = "ask the seller; then --trust-payee " + o.payee.String()
+			if !p.ask(ctx, n) {
+				return fail(&NeedError{n})
+			}
+			l.trustedPayee = o.payee
+		}
+		if short := l.afford(o, t); short != nil {
+			keep(l.shortNeed(n, *o, short, t))
+			continue
+		}
+		r, leave, err := l.reserve(o, false)
+		var beyond *overBudget
+		switch {
+		case err == nil:
+			return r, *o, leave, nil
+		case errors.Is(err, errDrawnDry):
+			return l.choose(t) // others drew it meanwhile, or bought it
+		case !errors.As(err, &beyond):
+			return fail(err)
+		}
+		if first == nil {
+			over = o
+		}
+		keep(overNeed(n, beyond, t, list[i:]))
 	}
-	if err != nil {
-		return row{}, option{}, errJournal(p.Journal, err)
+	if over != nil && p.ask(ctx, *first) {
+		r, leave, err := l.reserve(over, true)
+		if errors.Is(err, errDrawnDry) {
+			return l.choose(t)
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return r, *over, leave, nil
 	}
-	return r, o, nil
+	return fail(&NeedError{*first})
 }
+
+// reserve sets an offer's price aside, or one of the calls in stock. Whoever would buy a bundle waits for another one who
+// does; the error is errDrawnDry if the offer has to be looked at again then.
+func (l *look) reserve(o *option, anyway bool) (row, func(), error) {
+	p := l.Payer
+	r := row{
+		ID: p.newID(), State: Reserved, At: l.Now(), Seller: lowerHost(l.req.URL), Method: l.req.Method, URL: withoutFragment(l.req.URL),
+		Price: o.ExtraString("price"), Network: o.Network, Asset: o.token.Address, Symbol: o.token.Symbol, Decimals: o.token.Decimals,
+		Payee: o.payee, Amount: o.amount, Scheme: o.Scheme, Payer: p.Key.Address(),
+	}
+	leave := func() {}
+	switch {
+	case o.stock != nil:
+		r.Draw, r.Amount = o.stock.id, money.Amount{}
+	case o.bundle != nil:
+		var err error
+		var waited bool
+		if leave, waited, err = p.queues.enter(l.ctx, o.bundle.Of); err != nil {
+			return row{}, nil, err
+		}
+		if waited {
+			leave()
+			return row{}, nil, errDrawnDry
+		}
+		pending, err := p.journal.buying(o.bundle.Of)
+		if err == nil && pending != "" {
+			err = &PendingError{Purchase: pending, URL: r.URL, Err: errBuying}
+		}
+		if err != nil {
+			leave()
+			return row{}, nil, errJournal(p.Journal, err)
+		}
+		b := *o.bundle
+		b.ID = r.ID
+		r.Bundle = &b
+	}
+	err := p.journal.reserve(r, anyway)
+	if over := (*overBudget)(nil); errors.As(err, &over) && !anyway {
+		// What may still be charged counts as spent; the chain may know that it cannot be any more.
+		if settled, recheckErr := p.Recheck(l.ctx); recheckErr == nil && settled > 0 {
+			err = p.journal.reserve(r, anyway)
+		}
+	}
+	if err != nil {
+		leave()
+		if over := (*overBudget)(nil); errors.As(err, &over) || errors.Is(err, errDrawnDry) {
+			return row{}, nil, err
+		}
+		return row{}, nil, errJournal(p.Journal, err)
+	}
+	return r, leave, nil
+}
+
+// errBuying is why a second bundle is not bought while it is not known whether the first one was.
+var errBuying = errors.New("a bundle of this is being bought")
 
 func (p *Payer) newID() string {
 	p.randMu.Lock()
@@ -230,10 +333,11 @@ func (p *Payer) sign(ctx context.Context, r *row, o option, t terms, body []byte
 		accepted.Resource = r.URL
 	}
 	r.Terms = accepted.Hash()
-	payload, err := o.way.sign(ctx, p, o, r)
+	payload, extensions, err := o.way.sign(ctx, p, o, r)
 	if err != nil {
 		return fmt.Errorf("pay for %s: %w", r.URL, err)
 	}
+	t.Extensions = extensions
 	payment, err := p.envelope(o, t, r.ID, payload)
 	if err != nil {
 		return err
@@ -274,6 +378,11 @@ func (p *Payer) envelope(o option, t terms, id string, payload any) (x402.Paymen
 	for key, value := range payment.Extensions {
 		if key != purchase.ExtensionKey {
 			echoed[key] = value
+		}
+	}
+	if asked, ok := echoed[identifierKey]; ok {
+		if echoed[identifierKey], err = identified(asked, id); err != nil {
+			return payment, err
 		}
 	}
 	payment.Extensions = echoed
@@ -387,6 +496,19 @@ func (o outcome) again() bool {
 	return o.said != nil && o.said.Reason().Retry == "same payment"
 }
 
+// transaction is the hash that the seller names for a payment which it does not know to be settled, "" if none.
+func (o outcome) transaction() string {
+	if o.resp == nil {
+		return ""
+	}
+	receipt, _ := x402.ReadReceipt(o.resp)
+	tx, err := evm.ParseHash(receipt.Transaction)
+	if err != nil {
+		return ""
+	}
+	return tx.String()
+}
+
 func (o outcome) why() error {
 	if o.err != nil {
 		return o.err
@@ -397,49 +519,88 @@ func (o outcome) why() error {
 	return nil
 }
 
-// conclude writes down what a purchase came to. It returns an answer for the caller; or an error; or both, when the answer
-// is a 402 with which the purchase may be tried anew, once.
-func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response, error) {
+// step is how a purchase that was refused may go on.
+type step int
+
+const (
+	stop     step = iota
+	newOffer      // with a new payment for the offer as it stands now
+	otherWay      // in another way to pay
+)
+
+// anew marks in [look.tried] that a payment was made anew already; it is no offer's key.
+const anew = "anew"
+
+// unaffordable are the codes of refusals after which another way to pay may do: this one was checked and cannot pay.
+var unaffordable = map[string]bool{
+	"collateral_insufficient": true, "limit_per_cycle_exceeded": true, "insufficient_funds": true, "permit2_insufficient_balance": true,
+	"invalid_exact_evm_insufficient_balance": true, "permit2_allowance_required": true,
+}
+
+// spent are the codes that say that this very payment was made before: a lost answer is what it bought.
+var spent = map[string]bool{"payment_used": true, "duplicate_settlement": true, "invalid_exact_evm_nonce_already_used": true}
+
+// conclude writes down what a purchase came to. It returns an answer for the caller, or an error; with an error also how
+// the purchase may go on, and then the 402 for that.
+func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response, step, error) {
+	ctx := req.Context()
 	switch {
 	case out.err != nil && !out.left: // certain: it never left
 		p.void(&r, true, "not_sent")
-		return nil, out.err
+		return nil, stop, out.err
 	case out.err != nil || out.again():
 		if out.said != nil && r.State == Sent {
 			r.Code = out.said.Code
 			p.write(r)
 		}
 		p.Log.Warn("outcome of a purchase is not known", "purchase", r.ID, "url", r.URL, "error", out.why())
-		return nil, &PendingError{Purchase: r.ID, URL: r.URL, Err: out.why()}
+		return nil, stop, &PendingError{Purchase: r.ID, URL: r.URL, Transaction: out.transaction(), Err: out.why()}
 	case out.said == nil:
-		return p.served(req, r, out.resp), nil
+		return p.served(req, r, out.resp), stop, nil
 	}
 
-	// The seller refuses. Its word, and its note if there is one, decide what counts as spent.
+	// The seller refuses. Its word, and its note if there is one, decide what counts as spent; where they are, the chain.
 	receipt, ok := x402.ReadReceipt(out.resp)
 	switch {
+	case spent[out.said.Code] && (!ok || receipt.Amount == ""): // it bought something, and the seller has nothing more to say about that
+		r.settle(nil, p.Now())
+		p.write(r)
 	case ok:
 		r.settle(&receipt, p.Now())
-		p.write(r)
-	case out.said.Code == "payment_used": // it bought something, and the seller has nothing more to say about that
-		r.settle(nil, p.Now())
+		p.moved(ctx, &r)
 		p.write(r)
 	case r.State != Charged:
 		p.void(&r, false, out.said.Code)
 	}
-	if out.resp.StatusCode != http.StatusPaymentRequired {
-		return p.told(req, r, out.resp), nil
+	if out.resp.StatusCode != http.StatusPaymentRequired && out.said.Code != "permit2_allowance_required" {
+		return p.told(req, r, out.resp), stop, nil
 	}
 	var t terms
 	if read, err := readTerms(peek(out.resp)); err == nil {
 		t = read
 	}
-	err := &NeedError{refusedNeed(r, out.said, t)}
-	if out.said.Code == "quote_expired" || out.said.Code == "payment_void" {
-		return out.resp, err
+	switch code := out.said.Code; {
+	case r.State == Charged:
+		return nil, stop, &NeedError{p.refusedNeed(r, out.said, t)}
+	case code == "quote_expired" || code == "payment_void":
+		return out.resp, newOffer, &NeedError{p.refusedNeed(r, out.said, t)}
+	case r.Draw != "" && r.Amount.IsZero() && !clockOrKey[code]:
+		need := p.disputed(r, out.said, t)
+		if !p.ask(ctx, need) {
+			return nil, stop, &NeedError{need}
+		}
+		if err := p.giveUp(r.Draw); err != nil {
+			return nil, stop, errJournal(p.Journal, err)
+		}
+		return out.resp, newOffer, &NeedError{need}
+	case unaffordable[code]:
+		return out.resp, otherWay, &NeedError{p.refusedNeed(r, out.said, t)}
 	}
-	return nil, err
+	return nil, stop, &NeedError{p.refusedNeed(r, out.said, t)}
 }
+
+// clockOrKey are the codes of draws that say nothing about the bundle.
+var clockOrKey = map[string]bool{"timestamp_skew": true, "payer_signature_invalid": true, "high_s": true}
 
 // peek returns a response whose body can be read without using up the given one's.
 func peek(resp *http.Response) *http.Response {
@@ -456,9 +617,9 @@ func (p *Payer) served(req *http.Request, r row, resp *http.Response) *http.Resp
 	early, ok := x402.ReadReceipt(&http.Response{Header: resp.Header})
 	switch {
 	case ok:
-		rec.settle(&early)
+		rec.settle(req.Context(), &early)
 	case resp.StatusCode < 400:
-		rec.settle(nil) // stock sellers may give no receipt: what was signed counts
+		rec.settle(req.Context(), nil) // stock sellers may give no receipt: what was signed counts
 	}
 	if announced(resp.Trailer) {
 		resp.Body = &trailing{ReadCloser: resp.Body, resp: resp, rec: rec}
@@ -501,7 +662,7 @@ func (t *trailing) Read(b []byte) (int, error) {
 	if errors.Is(err, io.EOF) && !t.done {
 		t.done = true
 		if late, ok := x402.ReadReceipt(&http.Response{Header: t.resp.Trailer}); ok {
-			t.rec.settle(&late)
+			t.rec.settle(t.resp.Request.Context(), &late)
 		}
 	}
 	return n, err
@@ -544,11 +705,15 @@ func (p *Payer) Resume(ctx context.Context, id string) (*http.Response, error) {
 			req.Header.Set(name, value)
 		}
 	}
+	if changed, err := p.recheck(ctx, &r); err == nil && changed && r.State == Void {
+		return nil, x402.Errorf("payment_void", "payment for %s was never brought to the chain, and its time is over. It can not be charged any more", r.URL).
+			WithHint("ask again; a new payment is safe")
+	}
 	out := p.present(ctx, r, requestOf(req, r, r.Body))
 	if out.err != nil {
 		out.left = true // the first time it may have
 	}
-	resp, err := p.conclude(req, r, out)
+	resp, _, err := p.conclude(req, r, out)
 	if resp != nil && err != nil {
 		resp.Body.Close()
 		resp = nil

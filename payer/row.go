@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/x402"
@@ -28,33 +29,46 @@ type row struct {
 	State State     `json:"state"`
 	At    time.Time `json:"at"` // reserved
 
-	Seller   string          `json:"seller"` // host, with its port if it has one
-	Method   string          `json:"method"`
-	URL      string          `json:"url"`
-	Accept   string          `json:"accept,omitempty"`
-	BodyType string          `json:"bodyType,omitempty"`
-	BodyHash evm.Hash        `json:"bodyHash"`
-	Body     []byte          `json:"body,omitempty"`     // if it is not too large to keep
-	BodyGone bool            `json:"bodyGone,omitempty"` // there was a body, and it is not kept
-	Price    string          `json:"price,omitempty"`    // the seller's words
-	Network  string          `json:"network"`
-	Asset    evm.Address     `json:"asset"`
-	Symbol   string          `json:"symbol"`
-	Decimals uint8           `json:"decimals"`
-	Payee    evm.Address     `json:"payee"`
-	Amount   money.Amount    `json:"amount"`           // most that it can cost
-	Scheme   string          `json:"scheme,omitempty"` // empty: a guarantee
-	Terms    evm.Hash        `json:"terms"`            // hash of what was accepted: the request id
-	Digest   evm.Hash        `json:"digest"`           // of what was signed
-	Vault    evm.Address     `json:"vault"`
-	ChainID  uint64          `json:"chainId"`
-	Header   string          `json:"header,omitempty"`  // name of the payment header
-	Payment  string          `json:"payment,omitempty"` // its value
-	Charged  money.Amount    `json:"charged"`
-	Proven   bool            `json:"proven,omitempty"` // what was not charged cannot be: it never left, or the payee signed so
-	Code     string          `json:"code,omitempty"`   // why it is void or not known
-	Receipt  json.RawMessage `json:"receipt,omitempty"`
-	DoneAt   *time.Time      `json:"doneAt,omitempty"`
+	Seller   string       `json:"seller"` // host, with its port if it has one
+	Method   string       `json:"method"`
+	URL      string       `json:"url"`
+	Accept   string       `json:"accept,omitempty"`
+	BodyType string       `json:"bodyType,omitempty"`
+	BodyHash evm.Hash     `json:"bodyHash"`
+	Body     []byte       `json:"body,omitempty"`     // if it is not too large to keep
+	BodyGone bool         `json:"bodyGone,omitempty"` // there was a body, and it is not kept
+	Price    string       `json:"price,omitempty"`    // the seller's words
+	Network  string       `json:"network"`
+	Asset    evm.Address  `json:"asset"`
+	Symbol   string       `json:"symbol"`
+	Decimals uint8        `json:"decimals"`
+	Payee    evm.Address  `json:"payee"`
+	Amount   money.Amount `json:"amount"`           // most that it can cost
+	Scheme   string       `json:"scheme,omitempty"` // empty: a guarantee
+	Terms    evm.Hash     `json:"terms"`            // hash of what was accepted: the request id
+	Digest   evm.Hash     `json:"digest"`           // of what was signed
+	Vault    evm.Address  `json:"vault"`
+	ChainID  uint64       `json:"chainId"`
+	Payer    evm.Address  `json:"payer,omitzero"`
+
+	// Of a transfer: how the token moves, the nonce that the chain lets be used once, and until when, unix seconds.
+	Transfer    exact.Method `json:"transfer,omitempty"`
+	Nonce       evm.Hash     `json:"nonce,omitzero"`
+	ValidBefore uint64       `json:"validBefore,omitempty"`
+	Tx          string       `json:"transaction,omitempty"` // that paid, by the seller's word
+
+	Bundle *bundle `json:"bundle,omitempty"` // what it bought ahead
+	Draw   string  `json:"draw,omitempty"`   // the purchase whose bundle it was drawn from
+	Left   *uint64 `json:"left,omitempty"`   // what the seller said is left then
+	Name   string  `json:"name,omitempty"`   // the caller's own, for a transfer
+
+	Header  string          `json:"header,omitempty"`  // name of the payment header
+	Payment string          `json:"payment,omitempty"` // its value
+	Charged money.Amount    `json:"charged"`
+	Proven  bool            `json:"proven,omitempty"` // what was not charged cannot be: it never left, or the payee signed so
+	Code    string          `json:"code,omitempty"`   // why it is void or not known
+	Receipt json.RawMessage `json:"receipt,omitempty"`
+	DoneAt  *time.Time      `json:"doneAt,omitempty"`
 }
 
 // promised is the most that the purchase can cost, scaled as budgets are.
@@ -91,7 +105,15 @@ func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
 	if raw, err := json.Marshal(receipt); err == nil {
 		r.Receipt = raw
 	}
+	if tx, err := evm.ParseHash(cmp.Or(receipt.Transaction, receipt.TxHash)); err == nil && r.Transfer != "" {
+		r.Tx = tx.String()
+	}
 	charged, err := money.ParseAmount(receipt.Amount)
+	if w, ok := r.way(); ok && err == nil {
+		if transfer, ok := w.(byTransfer); ok {
+			charged = transfer.charged(charged, r.Amount)
+		}
+	}
 	switch {
 	case err == nil && !charged.IsZero(): // perhaps although the work failed
 		r.Charged = money.Min(charged, r.Amount)
@@ -101,9 +123,10 @@ func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
 		r.Charged = money.Amount{}
 	}
 	r.Proven = r.Charged == r.Amount // nothing was given back
-	if w, ok := wayOf(r.scheme()); ok && !r.Proven {
+	if w, ok := r.way(); ok && !r.Proven {
 		r.Proven = w.prove(*r, *receipt)
 	}
+	r.told(*receipt, now)
 }
 
 // scheme is the row's way to pay. Journals of the first release know one only and do not name it.

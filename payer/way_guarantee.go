@@ -67,17 +67,17 @@ func trust(r x402.Requirements, chain network.Chain, trusted []guarantee.Deploym
 	return guarantee.Deployment{}, fmt.Sprintf("is on %s; your collateral is on %s", chain.Name, strings.Join(held, ", "))
 }
 
-func (byGuarantee) sign(ctx context.Context, p *Payer, o option, r *row) (any, error) {
+func (byGuarantee) sign(ctx context.Context, p *Payer, o option, r *row) (any, map[string]json.RawMessage, error) {
 	signed, err := guarantee.Pay(ctx, p.Key, o.deployment, o.Requirements, r.Terms, p.Now())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r.Vault, r.ChainID = o.deployment.Vault, o.deployment.ChainID
 	r.Digest = signed.Claims.Digest(o.deployment.ClaimsSeparator())
 	if signed.Claims.Amount != r.Amount || signed.Claims.Payee != r.Payee || signed.Claims.Asset != r.Asset {
-		return nil, errTwoReadings
+		return nil, nil, errTwoReadings
 	}
-	return signed, nil
+	return signed, o.extensions, nil
 }
 
 // prove looks for the payee's signature that it takes no more than what was charged.
