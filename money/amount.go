@@ -96,6 +96,16 @@ func (a Amount) Mul(b Amount) (Amount, bool) {
 	return r, !over
 }
 
+// Share returns a × part / whole, rounded down, for part ≤ whole and a whole above 0; else a itself.
+func (a Amount) Share(part, whole uint64) Amount {
+	if part >= whole {
+		return a
+	}
+	var out Amount
+	out.v.MulDivOverflow(&a.v, uint256.NewInt(part), uint256.NewInt(whole)) // at most a: cannot overflow
+	return out
+}
+
 // Min returns the smaller of a and b.
 func Min(a, b Amount) Amount {
 	if b.Less(a) {

@@ -2,6 +2,7 @@ package money
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/holiman/uint256"
@@ -121,4 +122,20 @@ func (r Rate) cost(measured uint64) Amount {
 		up, _ = up.Add(Units(1)) // a rest means that the denominator is 2 or more, so there is room
 	}
 	return up
+}
+
+// Within returns the most units whose charge is no more than a sum, as far as they can be counted.
+func (r Rate) Within(sum Amount) uint64 {
+	if r.Free() || r.Block == 0 {
+		return 0
+	}
+	var blocks Amount
+	if _, over := blocks.v.MulDivOverflow(&sum.v, &r.Denominator.v, &r.Numerator.v); over {
+		return math.MaxUint64 / r.Block * r.Block
+	}
+	most := math.MaxUint64 / r.Block
+	if n, fits := blocks.Uint64(); fits {
+		most = min(most, n)
+	}
+	return most * r.Block
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // replay gives the stored answer with the same receipt.
-func (v *visit) replay(p purchase.Purchase) {
+func (v *visit) replay(w way, p purchase.Purchase) {
 	v.event.Kind, v.event.Charged = Replayed, p.Charged
 	h := v.w.Header()
 	if p.Answer == nil {
@@ -19,6 +19,7 @@ func (v *visit) replay(p purchase.Purchase) {
 		return
 	}
 	copyHeader(h, p.Answer.Header)
+	copyHeader(h, v.receiptOf(w, p).header())
 	if !p.Answer.Whole {
 		for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Range", "Etag"} {
 			h.Del(name)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,7 +71,6 @@ func (v *visit) terms(offers []offer, reason *x402.Error) (x402.Terms, error) {
 		},
 		Error:      fmt.Sprintf("Payment required: %s for %s %s. Nothing has been charged.", price, v.r.Method, v.r.URL.Path),
 		Price:      price,
-		WaysToPay:  []string{wayGuarantee},
 		Completion: first.quote.Completion, Refund: first.quote.Refund,
 		QuoteExpires: time.Unix(first.quote.Expires, 0).UTC().Format(time.RFC3339),
 		Alternative:  v.alternative,
@@ -90,11 +90,20 @@ func (v *visit) terms(offers []offer, reason *x402.Error) (x402.Terms, error) {
 		t.Error += " " + v.pw.cfg.DevNote
 	}
 	for _, o := range offers {
-		r, err := v.requirements(o)
+		r, now, err := v.requirements(o)
 		if err != nil {
 			return t, err
 		}
+		if !now {
+			continue
+		}
 		t.Required.Accepts = append(t.Required.Accepts, r)
+		if !slices.Contains(t.WaysToPay, o.way.name()) {
+			t.WaysToPay = append(t.WaysToPay, o.way.name())
+		}
+	}
+	if len(t.Required.Accepts) == 0 {
+		return t, x402.Errorf("facilitator_unreachable", "none of the ways to pay can be offered now")
 	}
 	return t, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/x402"
 )
@@ -284,8 +285,13 @@ func TestTabs(t *testing.T) {
 
 func TestSeveralAssetsAreOffered(t *testing.T) {
 	t.Parallel()
-	usdc := "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
-	w := newWorld(t, func(c *paywall.Config) { c.Assets = []string{usdc, "usdc"} })
+	all := network.Known()
+	if err := all.Add(network.Chain{ID: 84532, Test: true, Tokens: []network.Token{{
+		Symbol: "EUSD", Address: evm.MustAddress("0xE0000000000000000000000000000000000000E5"), Decimals: 6, Name: "E", Version: "1", EIP3009: true, Dollar: true,
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(c *paywall.Config) { c.Networks, c.Assets = &all, []string{"USDC", "EUSD", "usdc"} })
 	w.handle("GET /x", "$0.0005", hello)
 	if n := len(w.terms(get("/x")).Accepts); n != 2 {
 		t.Errorf("%d offers", n)

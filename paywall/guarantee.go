@@ -5,14 +5,220 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
+
+// wayGuarantee is what people call the scheme of package guarantee.
+const wayGuarantee = "guarantee"
+
+// guarantees is the way to pay by a promise that a clearing house certifies. A purchase keeps the promise and the
+// certificate as its proof, and the payee signs what it takes less.
+type guarantees struct{ pw *Paywall }
+
+func (guarantees) name() string   { return wayGuarantee }
+func (guarantees) scheme() string { return guarantee.Scheme }
+
+func (g guarantees) ready(ctx context.Context) error {
+	_, err := g.pw.verifierNow(ctx)
+	return err
+}
+
+func (g guarantees) lowers() bool { return g.pw.cfg.Signer != nil }
+
+func (g guarantees) lasts(*route) time.Duration { return g.pw.cfg.QuoteLifetime }
+
+// describe names the vault whose collateral backs the promise, so that a buyer of another house need not try, and where
+// 4Mica's clients get a request id.
+func (g guarantees) describe(v *visit, _ offer, extra map[string]any) bool {
+	if vault := g.pw.vault(); vault != "" {
+		extra["vault"] = vault
+	}
+	if endpoint := v.tabEndpoint(); endpoint != "" {
+		extra["tabEndpoint"] = endpoint
+	}
+	return true
+}
+
+func (g guarantees) read(v *visit, p *x402.Payment, _ []tender) (payment, *x402.Error) {
+	signed, err := guarantee.ParsePayload(p.Payload)
+	if err != nil {
+		return nil, x402.Errorf("payment_undecodable", "payload: %w", err)
+	}
+	vf, err := g.pw.verifierNow(v.r.Context())
+	if err != nil {
+		return nil, internal(err)
+	}
+	return promise{g.pw, vf, signed}, nil
+}
+
+// promise is a guarantee that was signed.
+type promise struct {
+	pw *Paywall
+	*verifier
+	guarantee.Signed
+}
+
+func (g promise) facts() facts {
+	c := g.Claims
+	return facts{c.Digest(g.separator), c.Payer, c.Payee, c.Asset, c.Amount, c.ReqID}
+}
+
+func (g promise) fits(a *agreement) *x402.Error {
+	switch c, q := g.Claims, a.quote; {
+	case c.Payee != q.Payee:
+		return x402.Errorf("payment_mismatch", "signed for payee %s, this route pays %s", c.Payee, q.Payee)
+	case c.Asset != q.Asset:
+		return x402.Errorf("payment_mismatch", "signed in asset %s, this offer is in %s (%s)", c.Asset, q.Asset, a.token.Symbol)
+	case c.Amount != q.Amount:
+		e := x402.Errorf("payment_mismatch", "signed for %s, this request takes %s", show(c.Amount, a.token), show(q.Amount, a.token))
+		e.Details = map[string]string{"asked": q.Amount.String(), "signed": c.Amount.String()}
+		return e
+	}
+	return nil
+}
+
+func (g promise) late(_ *agreement, now time.Time) *x402.Error { return skew(g.window, g.Claims, now) }
+
+func (g promise) verify(*visit, *agreement) *x402.Error {
+	// A text signature names no deployment. Whether it counts is the clearing house's policy; it says so when it certifies.
+	_, err := g.Verify(g.separator, guarantee.Rules{EIP191: true})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, evm.ErrHighS):
+		return x402.Errorf("high_s", "%w", err)
+	}
+	return x402.Errorf("payer_signature_invalid", "the signature is not of payer %s: %w", g.Claims.Payer, err)
+}
+
+func (g promise) reserve(ctx context.Context, _ *agreement, p purchase.Purchase) (purchase.Purchase, error) {
+	if !(guarantees{g.pw}).lowers() {
+		return g.pw.cfg.Purchases.Reserve(ctx, p)
+	}
+	return g.pw.reserve(ctx, p, true)
+}
+
+// secure has the promise certified. If that fails the reservation stays: the same payment may be shown again, and is
+// certified then or was already.
+func (g promise) secure(v *visit, _ *agreement, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
+	cert, e := g.pw.certify(v.r.Context(), g.verifier, g.Signed, p.ReservedAt)
+	if e != nil {
+		if strings.HasPrefix(e.Code, "certificate_") {
+			g.pw.log.Error("clearing house answered with a false certificate", "purchase", p.ID, "payment", p.Payment, "error", e)
+		}
+		return p, e
+	}
+	certificate, err := json.Marshal(cert)
+	if err != nil {
+		return p, internal(err)
+	}
+	proof, err := json.Marshal(evidence{g.Signed, certificate})
+	if err != nil {
+		return p, internal(err)
+	}
+	return v.start(p, proof)
+}
+
+// end signs what is let go in the step in which the purchase ends. Until that is signed the whole amount is owed, so such
+// a purchase is not over yet, but what it comes to is known, and its answer may leave.
+func (g guarantees) end(ctx context.Context, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
+	if p.State == purchase.Working {
+		if last, ok := g.lastNote(p); ok && last.Before(p.Due) {
+			p.Due = last
+		}
+	} else if owed := beyond(p.Charged, p.Credit); owed.Less(p.Cap) && g.lowers() {
+		note, err := g.pw.lower(ctx, p.Payment, owed, p.Outcome)
+		if err != nil {
+			g.pw.log.Error("cannot sign that less is charged; trying again later", "purchase", p.ID, "error", err)
+			p.Owed = p.Charged
+			p.State, p.Charged = purchase.Pending, money.Amount{}
+		} else {
+			p.Proof = note
+		}
+	}
+	if err := g.pw.cfg.Purchases.Finish(ctx, p); err != nil {
+		return p, notWritten(p, err)
+	}
+	if len(p.Proof) > 0 {
+		g.pw.poke()
+	}
+	return p, nil
+}
+
+// lastNote is until when less than what was promised can be charged: the cutoff of the certificate's cycle, less what a
+// note's way takes.
+func (g guarantees) lastNote(p purchase.Purchase) (time.Time, bool) {
+	vf := g.pw.verifierKnown()
+	var e evidence
+	var cert guarantee.Certificate
+	if vf == nil || json.Unmarshal(p.Certificate, &e) != nil || json.Unmarshal(e.Certificate, &cert) != nil {
+		return time.Time{}, false
+	}
+	cycle, err := vf.certs.Verify(cert, e.Guarantee.Claims)
+	if err != nil {
+		return time.Time{}, false
+	}
+	found, _ := findCycle(vf.params.Schedules, p.Asset, cycle, p.ReservedAt, g.pw.cfg.Now())
+	return found.Add(-noteSlack), !found.IsZero()
+}
+
+// noteSlack is left to a note to reach the clearing house before the cutoff of its cycle.
+const noteSlack = 2 * time.Second
+
+func (g guarantees) recover(ctx context.Context, p purchase.Purchase) (purchase.Purchase, error) {
+	switch p.State {
+	case purchase.Running, purchase.Working:
+		why := interrupted
+		if p.State == purchase.Working {
+			why = overdue
+		}
+		p.State, p.Charged, p.Outcome, p.Answer = purchase.Void, money.Amount{}, why, nil
+		switch {
+		case !g.lowers():
+			p.State, p.Charged = purchase.Committed, p.Cap // charged before work, as announced
+		case !p.Owed.IsZero():
+			p.State, p.Charged = purchase.Committed, p.Owed // of stages that were reached
+		}
+	case purchase.Reserved:
+		// The clearing house may have certified it without our hearing of it, so it gets a note as well.
+		p.State, p.Charged, p.Outcome = purchase.Void, money.Amount{}, expired
+	case purchase.Pending:
+		p.State, p.Charged, p.Proof = purchase.Void, p.Owed, nil
+		if !p.Owed.IsZero() {
+			p.State = purchase.Committed
+		}
+	}
+	p.Owed = money.Amount{}
+	if owed := beyond(p.Charged, p.Credit); owed.Less(p.Cap) && g.lowers() {
+		note, err := g.pw.lower(ctx, p.Payment, owed, p.Outcome)
+		if err != nil {
+			return p, err
+		}
+		p.Proof = note
+	}
+	p.DoneAt = g.pw.cfg.Now()
+	if err := g.pw.cfg.Purchases.Finish(ctx, p); err != nil {
+		return p, err
+	}
+	g.pw.poke()
+	return p, nil
+}
+
+func (guarantees) proof(p purchase.Purchase) json.RawMessage {
+	var e evidence
+	if json.Unmarshal(p.Certificate, &e) != nil {
+		return nil
+	}
+	return e.Certificate
+}
 
 // verifier is what is needed to judge guarantees of one clearing house without asking it.
 type verifier struct {
@@ -24,10 +230,7 @@ type verifier struct {
 
 // verifierNow returns the clearing house's verifier. It asks until the clearing house answers once.
 func (pw *Paywall) verifierNow(ctx context.Context) (*verifier, error) {
-	pw.mu.Lock()
-	known := pw.verifier
-	pw.mu.Unlock()
-	if known != nil {
+	if known := pw.verifierKnown(); known != nil {
 		return known, nil
 	}
 	params, err := pw.house.Params(ctx)
@@ -53,6 +256,21 @@ func (pw *Paywall) verifierNow(ctx context.Context) (*verifier, error) {
 	return v, nil
 }
 
+// verifierKnown returns the verifier, or nil while the clearing house has not answered yet.
+func (pw *Paywall) verifierKnown() *verifier {
+	pw.mu.Lock()
+	defer pw.mu.Unlock()
+	return pw.verifier
+}
+
+// vault is the clearing house's, or "" while it has not answered yet.
+func (pw *Paywall) vault() string {
+	if vf := pw.verifierKnown(); vf != nil {
+		return vf.params.Deployment.Vault.String()
+	}
+	return ""
+}
+
 // skew reports a timestamp outside the window, which the clearing house would refuse.
 func skew(w guarantee.Window, c guarantee.Claims, now time.Time) *x402.Error {
 	err := w.Check(c, now)
@@ -63,19 +281,6 @@ func skew(w guarantee.Window, c guarantee.Claims, now time.Time) *x402.Error {
 		return x402.Errorf("timestamp_skew", "signed %d s ago; %d s are allowed", uint64(max(now.Unix(), 0))-c.Timestamp, w.Past/time.Second)
 	}
 	return nil
-}
-
-// verifyPayer checks the payer's own signature.
-func (pw *Paywall) verifyPayer(v *verifier, s guarantee.Signed) *x402.Error {
-	// A text signature names no deployment. Whether it counts is the clearing house's policy; it says so when it certifies.
-	_, err := s.Verify(v.separator, guarantee.Rules{EIP191: true})
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, evm.ErrHighS):
-		return x402.Errorf("high_s", "%w", err)
-	}
-	return x402.Errorf("payer_signature_invalid", "the signature is not of payer %s: %w", s.Claims.Payer, err)
 }
 
 // certify has a guarantee certified and verifies what comes back, every field of it. since is when its payment was
@@ -113,7 +318,13 @@ const cyclesBack = 64
 // puts a guarantee into a cycle long netted would leave the payee with nothing. A house without a schedule for the asset
 // is believed.
 func cycleLives(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, since, now time.Time) bool {
-	listed := false
+	cutoff, listed := findCycle(schedules, asset, cycle, since, now)
+	return !cutoff.IsZero() || !listed
+}
+
+// findCycle looks for a cycle among those that took notes still at since and have begun by now, and returns its cutoff; the
+// zero time if it is none of them. listed says whether the asset has a schedule at all.
+func findCycle(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, since, now time.Time) (cutoffAt time.Time, listed bool) {
 	at, earliest := uint64(now.Unix()), uint64(since.Unix())
 	for _, s := range schedules {
 		length, cutoff := uint64(s.Length/time.Second), uint64(s.Cutoff/time.Second)
@@ -137,7 +348,7 @@ func cycleLives(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, 
 				break
 			}
 			if guarantee.CycleID(asset, start) == cycle {
-				return true
+				return time.Unix(int64(start+length+cutoff), 0), true
 			}
 			if start < s.From+length {
 				break
@@ -145,7 +356,7 @@ func cycleLives(schedules []client.Schedule, asset evm.Address, cycle evm.Hash, 
 			start -= length
 		}
 	}
-	return !listed
+	return time.Time{}, listed
 }
 
 // evidence is what a purchase keeps as the proof of its payment: with both signatures the payee can be paid even if the
@@ -159,7 +370,11 @@ type evidence struct {
 const signTime = 5 * time.Second
 
 // lower signs a note that the payee takes no more than amount of a guarantee, and returns its JSON.
-func (pw *Paywall) lower(ctx context.Context, v *verifier, payment evm.Hash, amount money.Amount, outcome string) ([]byte, error) {
+func (pw *Paywall) lower(ctx context.Context, payment evm.Hash, amount money.Amount, outcome string) ([]byte, error) {
+	v, err := pw.verifierNow(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
 	signed, err := guarantee.SignNote(ctx, pw.cfg.Signer, v.params.Deployment, noteOf(payment, amount, outcome))
@@ -175,10 +390,4 @@ func noteOf(payment evm.Hash, amount money.Amount, outcome string) guarantee.Not
 		note.Reason = evm.Keccak256([]byte(outcome))
 	}
 	return note
-}
-
-// unsigned is what a pending purchase keeps in place of its proof: the note that is still to be signed.
-func unsigned(payment evm.Hash, amount money.Amount, outcome string) []byte {
-	b, _ := json.Marshal(noteOf(payment, amount, outcome)) // two hashes and an amount: cannot fail
-	return b
 }

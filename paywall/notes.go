@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/guarantee"
-	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
@@ -50,7 +49,7 @@ func (pw *Paywall) poke() {
 }
 
 func (pw *Paywall) tidy(ctx context.Context) error {
-	return errors.Join(pw.Recover(ctx), pw.deliver(ctx))
+	return errors.Join(pw.Recover(ctx), pw.deliver(ctx), pw.giveQueued(ctx))
 }
 
 // Close ends the paywall's goroutine and delivers the notes that are left, as far as ctx allows. What is not delivered is
@@ -65,21 +64,19 @@ func (pw *Paywall) Close(ctx context.Context) error {
 	return pw.deliver(ctx)
 }
 
-// Recover ends the purchases that nobody serves any more: those that a crash left running are not charged; those whose
-// payment was reserved and can no longer be certified are let go; for those that wait for the payee's signature it is
-// asked for again. The paywall does this by itself at start and every few seconds; Recover does it now.
+// Recover does what is left to do for purchases that nobody serves any more: those that a crash left running are not
+// charged, unless they were paid before the work; those whose payment was reserved and can no longer be secured are let go;
+// for those of which it is not known whether they are paid that is found out; jobs that are overdue are let go. The paywall
+// does this by itself at start and every few seconds; Recover does it now.
 func (pw *Paywall) Recover(ctx context.Context) error {
 	all, err := pw.cfg.Purchases.Unfinished(ctx)
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	vf, err := pw.verifierNow(ctx)
-	if err != nil {
-		return err
-	}
 	var errs []error
 	for _, p := range all {
-		if p.Way != guarantee.Scheme || p.Payee != pw.payee || !pw.lost(p) {
+		w, known := pw.wayOf(p)
+		if !known || p.Payee != pw.payee || !pw.lost(p) {
 			continue
 		}
 		leave, _ := pw.join(p.Payment)
@@ -89,7 +86,9 @@ func (pw *Paywall) Recover(ctx context.Context) error {
 		// It may have ended between the list and the lock.
 		now, ok, err := pw.cfg.Purchases.FindID(ctx, p.ID)
 		if err == nil && ok && now.State == p.State {
-			_, err = pw.abandon(ctx, vf, now)
+			if now, err = w.recover(ctx, now); err == nil && now.State != p.State {
+				pw.log.Warn("purchase ended that was left behind", "purchase", now.ID, "state", now.State, "outcome", now.Outcome)
+			}
 		}
 		leave()
 		errs = append(errs, err)
@@ -104,58 +103,28 @@ func (pw *Paywall) lost(p purchase.Purchase) bool {
 	case purchase.Running:
 		return pw.cfg.Abandoned == 0 || now.Sub(p.RunAt) > pw.cfg.Abandoned
 	case purchase.Reserved:
-		pw.mu.Lock()
-		w := guarantee.Window{Past: guarantee.DefaultPast, Ahead: guarantee.DefaultAhead}
-		if pw.verifier != nil {
-			w = pw.verifier.window
+		if p.Settling {
+			// Money may have moved. Once it is known to have, the purchase waits for its buyer.
+			return p.Transaction.IsZero() && (pw.cfg.Abandoned == 0 || now.Sub(p.ReservedAt) > pw.cfg.Abandoned)
 		}
-		pw.mu.Unlock()
+		w := guarantee.Window{Past: guarantee.DefaultPast, Ahead: guarantee.DefaultAhead}
+		if vf := pw.verifierKnown(); vf != nil {
+			w = vf.window
+		}
 		return now.Sub(p.ReservedAt) > w.Past+w.Ahead+reservedSlack
+	case purchase.Working:
+		return !now.Before(p.Due)
 	case purchase.Pending:
 		return true
 	}
 	return false
 }
 
-// abandon ends a lost purchase and returns it as it ended. The caller has joined its payment.
-func (pw *Paywall) abandon(ctx context.Context, vf *verifier, p purchase.Purchase) (purchase.Purchase, error) {
-	switch p.State {
-	case purchase.Running:
-		p.State, p.Charged, p.Outcome = purchase.Void, money.Amount{}, interrupted
-		if pw.cfg.Signer == nil {
-			p.State, p.Charged = purchase.Committed, p.Cap // charged before work, as announced
-		}
-	case purchase.Reserved:
-		// The clearing house may have certified it without our hearing of it, so it gets a note as well.
-		p.State, p.Charged, p.Outcome = purchase.Void, money.Amount{}, expired
-	case purchase.Pending:
-		var note guarantee.Note
-		if err := json.Unmarshal(p.Proof, &note); err != nil {
-			return p, x402.Errorf("internal", "purchase %s: note to be signed: %w", p.ID, err)
-		}
-		p.State, p.Charged = purchase.Void, note.Amount
-		if !note.Amount.IsZero() {
-			p.State = purchase.Committed
-		}
-	}
-	if p.Charged.Less(p.Cap) && pw.cfg.Signer != nil {
-		note, err := pw.lower(ctx, vf, p.Payment, p.Charged, p.Outcome)
-		if err != nil {
-			return p, err
-		}
-		p.Proof = note
-	}
-	p.DoneAt = pw.cfg.Now()
-	if err := pw.cfg.Purchases.Finish(ctx, p); err != nil {
-		return p, err
-	}
-	pw.log.Warn("purchase ended that was left behind", "purchase", p.ID, "state", p.State, "outcome", p.Outcome)
-	pw.poke()
-	return p, nil
-}
-
 // deliver brings notes to the clearing house until none is left or it does not answer.
 func (pw *Paywall) deliver(ctx context.Context) error {
+	if pw.house == nil {
+		return nil
+	}
 	for {
 		batch, err := pw.cfg.Purchases.Undelivered(ctx, notesAtOnce)
 		if err != nil || len(batch) == 0 {

@@ -2,14 +2,16 @@ package paywall
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
-	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
-	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
@@ -26,24 +28,12 @@ type visit struct {
 	event    Event
 }
 
-// offer is a price for one visit in one asset.
+// offer is a price for one visit in one tender.
 type offer struct {
-	token  network.Token
+	tender
 	tariff tariff
 	counted
 	quote purchase.Quote
-}
-
-// extra is what an offer says beside x402's own members. A payer that echoes it holds the seller to it.
-type extra struct {
-	Quote       string `json:"quote"`
-	Price       string `json:"price"`
-	Completion  string `json:"completion"`
-	Refund      string `json:"refund"`
-	Uncaptured  string `json:"uncaptured"`
-	Expires     int64  `json:"expires"`         // unix seconds
-	Vault       string `json:"vault,omitempty"` // whose collateral backs it, so that a buyer of another house need not try
-	TabEndpoint string `json:"tabEndpoint,omitempty"`
 }
 
 // name is what quotes know the route by.
@@ -54,7 +44,7 @@ func (v *visit) name() string {
 	return v.r.Method + " " + v.r.URL.Path
 }
 
-// offers prices the visit in every asset that is taken. The body must have been read if the price depends on it.
+// offers prices the visit in every tender that can pay it. The body must have been read if the price depends on it.
 func (v *visit) offers() ([]offer, error) {
 	t := v.tariff
 	if v.priceFunc != nil {
@@ -78,30 +68,55 @@ func (v *visit) offers() ([]offer, error) {
 	case measuredLater(t.price) && v.completion == purchase.BeforeWork:
 		return nil, x402.Errorf("price_invalid", "%s: measured after the work, and charged before it", t.price)
 	}
-	list := make([]offer, 0, len(v.pw.assets))
-	for _, token := range v.pw.assets {
-		c, err := t.in(token)
+	var list []offer
+	var unfit error
+	for _, tender := range v.taken() {
+		o, err := v.offer(t, tender)
+		if errors.Is(err, errUnfit) {
+			unfit = err
+			continue
+		}
 		if err != nil {
 			return nil, asError(err, "price_invalid")
 		}
-		o := offer{token: token, tariff: t, counted: c}
-		o.quote = purchase.Quote{
-			Route: v.name(), Scheme: guarantee.Scheme, Network: v.pw.chain.CAIP2(), Asset: token.Address, Payee: v.pw.payee,
-			Amount: v.toSign(o), Price: t.text(),
-			Completion: string(v.completion), Refund: v.refund, Uncaptured: v.uncaptured,
-			Expires: v.began.Add(v.pw.cfg.QuoteLifetime).Unix(),
-		}
-		if v.ofRequest() {
-			o.quote.Request = v.digest
-		}
 		list = append(list, o)
 	}
+	if len(list) == 0 {
+		return nil, asError(unfit, "price_invalid")
+	}
 	return list, nil
+}
+
+// errUnfit is why one way to pay is not offered at a price, while others are.
+var errUnfit = errors.New("cannot be paid so")
+
+// offer prices the visit in one tender.
+func (v *visit) offer(t tariff, in tender) (o offer, err error) {
+	if t, err = t.by(in.way); err != nil {
+		return o, err
+	}
+	o = offer{tender: in, tariff: t}
+	if o.counted, err = t.in(in.token); err != nil {
+		return o, err
+	}
+	rules := v.rules(in.way)
+	o.quote = purchase.Quote{
+		Route: v.name(), Scheme: in.way.scheme(), Network: in.chain.CAIP2(), Asset: in.token.Address, Payee: v.pw.payee,
+		Amount: v.toSign(o), Price: t.text(),
+		Completion: string(rules.completion), Refund: rules.refund, Uncaptured: rules.uncaptured,
+		Expires: v.began.Add(v.pw.cfg.QuoteLifetime).Unix(),
+	}
+	if v.ofRequest() {
+		o.quote.Request = v.digest
+	}
+	return o, nil
 }
 
 // toSign is what the buyer has to promise for an offer.
 func (v *visit) toSign(o offer) money.Amount {
 	switch unit := o.tariff.price.Unit; {
+	case o.tariff.bundle != nil:
+		return o.rate.Charge(o.tariff.bundle.units, o.minimum, money.MaxAmount())
 	case measuredLater(o.tariff.price):
 		return o.cap
 	case unit.Kind == money.Byte:
@@ -110,30 +125,33 @@ func (v *visit) toSign(o offer) money.Amount {
 	return o.rate.Charge(1, o.minimum, o.cap)
 }
 
-// requirements is the offer on the wire.
-func (v *visit) requirements(o offer) (x402.Requirements, error) {
-	members, err := json.Marshal(extra{
-		Quote: o.quote.Token(v.pw.secret), Price: o.quote.Price, Completion: o.quote.Completion, Refund: o.quote.Refund,
-		Uncaptured: o.quote.Uncaptured, Expires: o.quote.Expires, Vault: v.pw.vault(), TabEndpoint: v.tabEndpoint(),
-	})
-	if err != nil {
-		return x402.Requirements{}, err
-	}
+// requirements is the offer on the wire. It reports false if the way cannot be offered now.
+//
+// Beside what its way needs, extra holds what is agreed: a payer that echoes it holds the seller to it.
+func (v *visit) requirements(o offer) (x402.Requirements, bool, error) {
 	r := x402.Requirements{
 		Scheme: o.quote.Scheme, Network: o.quote.Network, Amount: o.quote.Amount.String(),
-		Asset: o.quote.Asset.String(), PayTo: o.quote.Payee.String(), MaxTimeoutSeconds: int(v.pw.cfg.QuoteLifetime / time.Second),
+		Asset: o.quote.Asset.String(), PayTo: o.quote.Payee.String(), MaxTimeoutSeconds: int(o.way.lasts(v.route) / time.Second),
 	}
-	return r, json.Unmarshal(members, &r.Extra)
-}
-
-// vault is the clearing house's, or "" while it has not answered yet.
-func (pw *Paywall) vault() string {
-	pw.mu.Lock()
-	defer pw.mu.Unlock()
-	if pw.verifier == nil {
-		return ""
+	members := map[string]any{
+		"quote": o.quote.Token(v.pw.secret), "price": o.quote.Price, "completion": o.quote.Completion, "refund": o.quote.Refund,
+		"uncaptured": o.quote.Uncaptured, "expires": o.quote.Expires, // unix seconds
 	}
-	return pw.verifier.params.Deployment.Vault.String()
+	if b := o.tariff.bundle; b != nil {
+		members["bundle"] = bundleOffer{b.units, string(o.tariff.price.Unit.Kind), b.valid.String()}
+	}
+	if !o.way.describe(v, o, members) {
+		return r, false, nil
+	}
+	r.Extra = make(map[string]json.RawMessage, len(members))
+	for name, value := range members {
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return r, false, err
+		}
+		r.Extra[name] = raw
+	}
+	return r, true, nil
 }
 
 func (v *visit) tabEndpoint() string {
@@ -148,43 +166,49 @@ type agreement struct {
 	offer
 	purchase string      // id that the payer gave; empty from clients that know nothing of it
 	late     *x402.Error // all is right but the time
-	claims   guarantee.Claims
+	facts    facts
 }
 
 // agree matches a payment with this route. It checks in this order: the quote, or for a payment without one the price of
 // now; asset, payee and amount of what was signed; the terms, if the payer named its purchase; and last the times, which
 // an earlier reservation may excuse.
-func (v *visit) agree(p *x402.Payment, c guarantee.Claims, w guarantee.Window) (*agreement, *x402.Error) {
-	a := &agreement{claims: c}
+func (v *visit) agree(p *x402.Payment, paid payment) (*agreement, *x402.Error) {
+	a := &agreement{facts: paid.facts()}
 	token, err := v.agreeOffer(p, a)
 	if err != nil {
 		return nil, internal(err)
 	}
-	switch q := a.quote; {
-	case c.Payee != q.Payee:
-		return nil, x402.Errorf("payment_mismatch", "signed for payee %s, this route pays %s", c.Payee, q.Payee)
-	case c.Asset != q.Asset:
-		return nil, x402.Errorf("payment_mismatch", "signed in asset %s, this offer is in %s (%s)", c.Asset, q.Asset, a.token.Symbol)
-	case c.Amount != q.Amount:
-		e := x402.Errorf("payment_mismatch", "signed for %s, this request takes %s", show(c.Amount, a.token), show(q.Amount, a.token))
-		e.Details = map[string]string{"asked": q.Amount.String(), "signed": c.Amount.String()}
+	if e := paid.fits(a); e != nil {
 		return nil, e
 	}
 	if err := v.agreeTerms(p, a, token); err != nil {
 		return nil, internal(err)
 	}
 	if a.late == nil {
-		a.late = skew(w, c, v.began)
+		a.late = paid.late(a, v.began)
 	}
 	return a, nil
 }
 
+// among returns the route's tenders of a payment's scheme and network.
+func (v *visit) among(p *x402.Payment) (list []tender, err *x402.Error) {
+	for _, t := range v.taken() {
+		if t.way.scheme() == p.Scheme && t.chain.CAIP2() == p.Network {
+			list = append(list, t)
+		}
+	}
+	if len(list) == 0 {
+		var takes []string
+		for _, t := range v.taken() {
+			takes = append(takes, t.way.scheme()+" on "+t.chain.CAIP2())
+		}
+		return nil, x402.Errorf("payment_mismatch", "paid by %s on %s, this route takes %s", clip(p.Scheme), clip(p.Network), strings.Join(takes, ", "))
+	}
+	return list, nil
+}
+
 // agreeOffer finds the offer that a payment accepts and returns the token of its quote, empty if the payment has none.
 func (v *visit) agreeOffer(p *x402.Payment, a *agreement) (token string, err error) {
-	if p.Scheme != guarantee.Scheme || p.Network != v.pw.chain.CAIP2() {
-		return "", x402.Errorf("payment_mismatch", "paid by %s on %s, this route takes %s on %s",
-			clip(p.Scheme), clip(p.Network), guarantee.Scheme, v.pw.chain.CAIP2())
-	}
 	if p.Accepted != nil {
 		if token = p.Accepted.ExtraString("quote"); token != "" {
 			return token, v.agreeQuote(*p.Accepted, token, a)
@@ -195,7 +219,7 @@ func (v *visit) agreeOffer(p *x402.Payment, a *agreement) (token string, err err
 		return "", err
 	}
 	for _, o := range offers {
-		if o.token.Address != a.claims.Asset {
+		if o.quote.Scheme != p.Scheme || o.quote.Network != p.Network || o.token.Address != a.facts.asset {
 			continue
 		}
 		a.offer = o
@@ -204,7 +228,7 @@ func (v *visit) agreeOffer(p *x402.Payment, a *agreement) (token string, err err
 		}
 		return "", nil
 	}
-	return "", x402.Errorf("payment_mismatch", "signed in asset %s, which this route does not take", a.claims.Asset)
+	return "", x402.Errorf("payment_mismatch", "signed in asset %s, which this route does not take", a.facts.asset)
 }
 
 // agreeQuote rebuilds the quote that a payment echoes. The token holds it to every word of the offer.
@@ -225,10 +249,15 @@ func (v *visit) agreeQuote(accepted x402.Requirements, token string, a *agreemen
 		return x402.Errorf("payment_mismatch", "the accepted offer is not one that was made for this route, or not with these figures")
 	}
 	t, err := parseTariff(q.Price)
-	if err == nil {
-		a.token, err = v.pw.chain.Token(q.Asset.String())
-	}
-	if err == nil {
+	i := slices.IndexFunc(v.taken(), func(t tender) bool {
+		return t.way.scheme() == q.Scheme && t.chain.CAIP2() == q.Network && t.token.Address == q.Asset
+	})
+	switch {
+	case err != nil:
+	case i < 0:
+		err = fmt.Errorf("%s is no longer taken here", q.Scheme)
+	default:
+		a.tender = v.taken()[i]
 		a.counted, err = t.in(a.token)
 	}
 	if err != nil {
@@ -287,7 +316,7 @@ func (v *visit) agreeTerms(p *x402.Payment, a *agreement, token string) error {
 		Method: v.r.Method, Resource: v.resource, Body: purchase.BodyDigest(v.body),
 		Completion: a.quote.Completion, Refund: a.quote.Refund, Uncaptured: a.quote.Uncaptured, Expires: a.quote.Expires,
 	}
-	if terms.Hash() != a.claims.ReqID {
+	if terms.Hash() != a.facts.terms {
 		return x402.Errorf("payment_mismatch", "signed for other terms than this request's: quote, method, URL, body or rules differ")
 	}
 	a.purchase = e.Purchase

@@ -24,6 +24,9 @@ const (
 	DefaultQuoteLifetime = 60 * time.Second
 	// DefaultAnswerBytes is how much of an answer is held back and kept for whoever asks again.
 	DefaultAnswerBytes = 1 << 20
+	// DefaultHeldBytes is how large an answer may be that is held back until its payment has moved: what passes AnswerBytes
+	// waits on disk.
+	DefaultHeldBytes = 256 << 20
 	// DefaultBodyBytes is the largest request body that is taken: it is held in memory, because the payment is for it.
 	DefaultBodyBytes = 10 << 20
 	// DefaultWait is how long a copy of a request waits for the first one before it is told to come back.
@@ -38,8 +41,8 @@ type House interface {
 	Notes(context.Context, []guarantee.SignedNote) ([]error, error)
 }
 
-// Config is what a [Paywall] needs to know. PayTo or Signer, Network, Purchases, and one of ClearingHouse and House are
-// needed.
+// Config is what a [Paywall] needs to know. PayTo or Signer, Network, Purchases, and who takes the money are needed: a
+// clearing house for guarantees, a facilitator for transfers.
 type Config struct {
 	PayTo         string        // address that is paid; empty: the Signer's
 	Network       string        // base, eip155:8453, dev: any name that Networks knows
@@ -50,10 +53,23 @@ type Config struct {
 	// be taken back, and routes announce that they charge before work and refund nothing.
 	Signer evm.Signer
 
-	Accept   []string          // ways to pay, in order of preference; nil: guarantee, the one there is
+	// Accept lists what is taken in payment, in order of preference: "guarantee", "exact", "upto", "exact on arbitrum in
+	// USDT". Without "on" it is Network, without "in" every one of Assets. Nil: guarantee if there is a clearing house, exact
+	// if there is a facilitator.
+	Accept   []string
 	Assets   []string          // symbols or addresses of the tokens that prices in $ are paid in; nil: the network's first dollar
 	Networks *network.Registry // nil: those that ship
 	House    House             // instead of ClearingHouse, for one in the same process
+
+	// Facilitator is the URL of who verifies and settles transfers. Facilitators are asked besides, or instead, in their
+	// order: the first that lists scheme and network is it.
+	Facilitator  string
+	Facilitators []x402.Facilitator
+	// Witness looks at the chain with the seller's own eyes, where a facilitator's word is not enough. Nil: the facilitator
+	// is believed about money that it says has moved.
+	Witness Witness
+	// Cashier pays refunds of transfers. Nil: they are given as credit, or by whoever opens the book with one.
+	Cashier Cashier
 
 	// BaseURL is the origin under which buyers reach the paywall, https://api.example.org. Empty: what the request says,
 	// which is right unless something in front of the paywall changes scheme or host.
@@ -62,12 +78,13 @@ type Config struct {
 	// none, and those clients do not pay.
 	TabPath string
 
-	HTTPClient    *http.Client     // to the clearing house; nil: a default one
+	HTTPClient    *http.Client     // to the clearing house and the facilitator; nil: a default one
 	Now           func() time.Time // nil: time.Now
 	Log           *slog.Logger     // nil: silence
 	OnSale        func(Event)      // called once per request to a priced route, at its end; must not block
 	QuoteLifetime time.Duration    // 0: DefaultQuoteLifetime
 	AnswerBytes   int              // 0: DefaultAnswerBytes
+	HeldBytes     int64            // 0: DefaultHeldBytes
 	BodyBytes     int64            // 0: DefaultBodyBytes
 	Wait          time.Duration    // 0: DefaultWait
 
@@ -82,17 +99,20 @@ type Config struct {
 
 // Paywall prices handlers. Make one with [New].
 type Paywall struct {
-	cfg    Config
-	chain  network.Chain
-	payee  evm.Address
-	assets []network.Token
-	base   *url.URL // nil: from the request
-	house  House
-	secret [32]byte
-	log    *slog.Logger
-	wake   chan struct{}
-	stop   context.CancelFunc
-	done   chan struct{}
+	cfg      Config
+	registry network.Registry
+	chain    network.Chain // the one that prices and entries of Accept mean unless they say
+	payee    evm.Address
+	assets   []network.Token
+	tenders  []tender // what is taken unless a route says, in order of preference
+	base     *url.URL // nil: from the request
+	house    House    // nil without guarantees
+	transfer *transfers
+	secret   [32]byte
+	log      *slog.Logger
+	wake     chan struct{}
+	stop     context.CancelFunc
+	done     chan struct{}
 
 	mu       sync.Mutex
 	flights  map[evm.Hash]chan struct{} // guarded by mu; payments being served here, closed when done
@@ -116,9 +136,10 @@ func New(cfg Config) (*Paywall, error) {
 	}
 	setDefault(&pw.cfg.QuoteLifetime, DefaultQuoteLifetime)
 	setDefault(&pw.cfg.AnswerBytes, DefaultAnswerBytes)
+	setDefault(&pw.cfg.HeldBytes, DefaultHeldBytes)
 	setDefault(&pw.cfg.BodyBytes, DefaultBodyBytes)
 	setDefault(&pw.cfg.Wait, DefaultWait)
-	if err := errors.Join(pw.readPayee(), pw.readNetwork(), pw.readAccept(), pw.readHouse(), pw.readBase()); err != nil {
+	if err := errors.Join(pw.readPayee(), pw.readNetwork(), pw.readHouse(), pw.readFacilitators(), pw.readBase(), pw.readAccept()); err != nil {
 		return nil, err
 	}
 	if cfg.Purchases == nil {
@@ -167,21 +188,18 @@ func (pw *Paywall) readPayee() error {
 }
 
 func (pw *Paywall) readNetwork() error {
-	registry := network.Known()
+	pw.registry = network.Known()
 	if pw.cfg.Networks != nil {
-		registry = *pw.cfg.Networks
+		pw.registry = *pw.cfg.Networks
 	}
 	var err error
-	if pw.chain, err = registry.Lookup(pw.cfg.Network); err != nil {
+	if pw.chain, err = pw.registry.Lookup(pw.cfg.Network); err != nil {
 		return asError(err, "network_unknown")
 	}
 	if len(pw.cfg.Assets) == 0 {
-		dollars := pw.chain.Dollars()
-		if len(dollars) == 0 {
-			return x402.Errorf("asset_unknown", "no dollar token is known on %s", pw.chain)
-		}
-		pw.assets = dollars[:1]
-		return nil
+		token, err := firstDollar(pw.chain)
+		pw.assets = []network.Token{token}
+		return err
 	}
 	for _, name := range pw.cfg.Assets {
 		token, err := pw.chain.Token(name)
@@ -193,6 +211,14 @@ func (pw *Paywall) readNetwork() error {
 	return nil
 }
 
+func firstDollar(on network.Chain) (network.Token, error) {
+	dollars := on.Dollars()
+	if len(dollars) == 0 {
+		return network.Token{}, x402.Errorf("asset_unknown", "no dollar token is known on %s", on)
+	}
+	return dollars[0], nil
+}
+
 func asError(err error, code string) error {
 	if e, ok := x402.AsError(err); ok {
 		return e
@@ -200,25 +226,9 @@ func asError(err error, code string) error {
 	return x402.Errorf(code, "%w", err)
 }
 
-// wayGuarantee is what people call the scheme of package guarantee.
-const wayGuarantee = "guarantee"
-
-func (pw *Paywall) readAccept() error {
-	for _, way := range pw.cfg.Accept {
-		if way != wayGuarantee && way != guarantee.Scheme {
-			return x402.Errorf("config_invalid", "accept: no way to pay is called %q", clip(way)).WithHint("guarantee")
-		}
-	}
-	return nil
-}
-
 func (pw *Paywall) readHouse() error {
-	if pw.cfg.House != nil {
-		pw.house = pw.cfg.House
+	if pw.house = pw.cfg.House; pw.house != nil || pw.cfg.ClearingHouse == "" {
 		return nil
-	}
-	if pw.cfg.ClearingHouse == "" {
-		return x402.Errorf("config_invalid", "clearing_house: none is named").WithHint("its URL, such as https://clear.example.org")
 	}
 	var opts []client.Option
 	if pw.cfg.HTTPClient != nil {
@@ -229,6 +239,19 @@ func (pw *Paywall) readHouse() error {
 		return err
 	}
 	pw.house = c
+	return nil
+}
+
+func (pw *Paywall) readFacilitators() error {
+	pw.transfer = &transfers{pw: pw, asked: pw.cfg.Facilitators}
+	if pw.cfg.Facilitator == "" {
+		return nil
+	}
+	u, err := url.Parse(pw.cfg.Facilitator)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return x402.Errorf("config_invalid", "facilitator: %q is no http or https address", clip(pw.cfg.Facilitator))
+	}
+	pw.transfer.asked = append([]x402.Facilitator{&x402.Client{Base: pw.cfg.Facilitator, HTTP: pw.cfg.HTTPClient}}, pw.cfg.Facilitators...)
 	return nil
 }
 
@@ -255,10 +278,18 @@ func (pw *Paywall) Check() error {
 	return errors.Join(pw.faults...)
 }
 
-// Ready asks the clearing house who it is and reports whether payments could be taken now.
+// Ready asks the clearing house who it is and the facilitator what it can do, and reports whether payments could be taken
+// now in every way that is accepted.
 func (pw *Paywall) Ready(ctx context.Context) error {
-	_, err := pw.verifierNow(ctx)
-	return err
+	var errs []error
+	asked := make(map[way]bool)
+	for _, t := range pw.tenders {
+		if !asked[t.way] {
+			asked[t.way] = true
+			errs = append(errs, t.way.ready(ctx))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (pw *Paywall) fault(err error) {

@@ -3,10 +3,13 @@ package paywall
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
 
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
@@ -17,19 +20,47 @@ const (
 	buyerGone   = "buyer_gone"  // left before the work was done
 	interrupted = "interrupted" // the process ended before the work did
 	expired     = "expired"     // reserved, and never certified
+	overdue     = "job_overdue" // accepted with 202, and never said to be done
 )
 
+// start has the book let a purchase's work begin, with what proves its payment, and returns it as Running. A payment whose
+// buyer has left meanwhile stays reserved.
+func (v *visit) start(p purchase.Purchase, proof []byte) (purchase.Purchase, *x402.Error) {
+	if v.r.Context().Err() != nil {
+		return p, x402.Errorf("payment_in_progress", "the buyer left before work began")
+	}
+	ctx := context.WithoutCancel(v.r.Context())
+	p.RunAt = v.pw.cfg.Now()
+	err := v.pw.cfg.Purchases.Run(ctx, p.ID, proof, p.RunAt)
+	switch {
+	case errors.Is(err, purchase.ErrState):
+		return p, errMoved
+	case err != nil:
+		return p, bookDown(err)
+	}
+	p.State, p.Certificate = purchase.Running, proof
+	return p, nil
+}
+
+// errMoved says that a purchase has left the state in which this visit saw it: another gate on the same book was faster.
+var errMoved = x402.Errorf("payment_in_progress", "another gate is serving the request that this payment pays for")
+
 // perform runs the handler of a purchase that is Running and ends the purchase. ctx outlives the buyer.
-func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawMessage, a *agreement, p purchase.Purchase) *x402.Error {
+func (v *visit) perform(ctx context.Context, a *agreement, p purchase.Purchase) *x402.Error {
 	pw := v.pw
-	slip := receipt{payer: p.Payer.String(), network: p.Network, purchase: p.ID, certificate: certificate}
+	// An answer whose payment moves only after the work must not leave before it has moved.
+	hold := !certain(p)
 	rec := newRecorder(v.w, v.r, pw.cfg.AnswerBytes)
+	if hold {
+		rec.hold(pw.cfg.HeldBytes)
+		defer rec.release()
+	}
 	rec.leaving = func(h http.Header) {
 		if h.Get("Content-Length") == "" {
 			h.Add("Trailer", http.CanonicalHeaderKey(x402.HeaderResponse))
 			h.Add("Trailer", http.CanonicalHeaderKey(x402.HeaderXResponse))
 		}
-		early := slip
+		early := v.receiptOf(a.way, p)
 		early.success = true
 		if purchase.Completion(a.quote.Completion) == purchase.BeforeWork {
 			early.amount = &p.Cap
@@ -38,7 +69,7 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 		makePrivate(h)
 	}
 
-	wk := &work{id: p.ID}
+	wk := &work{id: p.ID, reached: func(stage string) { v.reached(ctx, a, p, stage) }}
 	began := pw.cfg.Now()
 	panicked, stack := runHandler(v.handler, rec, v.fresh(context.WithValue(v.r.Context(), workKey{}, wk)))
 	p.DoneAt = pw.cfg.Now()
@@ -56,6 +87,10 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 	})
 	p.State, p.Charged, p.Outcome = w.Verdict()
 	p.Units, p.Cost, p.Downstream = units, said.cost, said.downstream
+	if p.State != purchase.Void && v.takesJob(a, said, rec) {
+		// The work goes on; what it comes to is said later, by the purchase's id.
+		p.State, p.Charged, p.Due = purchase.Working, money.Amount{}, pw.cfg.Now().Add(v.job)
+	}
 
 	// The handler's answer stands unless there is none, or it is one that should have been charged and could not be.
 	if !rec.left {
@@ -65,6 +100,8 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 			instead = v.failed(p)
 		case p.State == purchase.Void && p.Outcome == purchase.MeterMissing:
 			instead = x402.Errorf(purchase.MeterMissing, "the answer does not say how much was used")
+		case rec.tooLarge:
+			instead = x402.Errorf("answer_too_large", "the answer is larger than %d bytes, and is held back until its payment has moved", pw.cfg.HeldBytes)
 		}
 		if instead != nil {
 			panicked = nil
@@ -72,7 +109,7 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 			x402.WriteError(rec, instead)
 		}
 	}
-	if e := v.conclude(ctx, vf, rec, slip, p); e != nil {
+	if e := v.conclude(ctx, a, rec, p); e != nil {
 		return e
 	}
 	if panicked != nil {
@@ -81,53 +118,75 @@ func (v *visit) perform(ctx context.Context, vf *verifier, certificate json.RawM
 	return nil
 }
 
-// conclude writes down how a purchase ended, with the payee's signature if that is less than was promised, and then lets
-// the answer and its receipt go.
-func (v *visit) conclude(ctx context.Context, vf *verifier, rec *recorder, slip receipt, p purchase.Purchase) *x402.Error {
-	pw, final, charged := v.pw, p.State, p.Charged
-	if charged.Less(p.Cap) && pw.cfg.Signer != nil {
-		note, err := pw.lower(ctx, vf, p.Payment, charged, p.Outcome)
-		if err != nil {
-			// Until the note is signed the whole amount is owed, so it is not over yet.
-			pw.log.Error("cannot sign that less is charged; trying again later", "purchase", p.ID, "error", err)
-			p.State, p.Charged = purchase.Pending, money.Amount{}
-			p.Proof = unsigned(p.Payment, charged, p.Outcome)
-		} else {
-			p.Proof, slip.note = note, note
-		}
+// reached writes down what a stage earns, so that it is charged even if this process ends before the work does.
+func (v *visit) reached(ctx context.Context, a *agreement, p purchase.Purchase, stage string) {
+	percent, ok := a.tariff.stages.upTo(stage)
+	if !ok {
+		return
 	}
-	slip.success, slip.amount, slip.outcome = final == purchase.Committed, &charged, p.Outcome
-	extra := slip.header()
+	if err := v.pw.cfg.Purchases.Owe(ctx, p.ID, earned(p.Cap, percent)); err != nil {
+		v.pw.log.Error("stage not written down", "purchase", p.ID, "stage", stage, "error", err)
+	}
+}
+
+// certain reports whether a running purchase is paid already, or will be by no more than the seller's own saying so.
+func certain(p purchase.Purchase) bool {
+	return p.Way == guarantee.Scheme || !p.Transaction.IsZero() || p.DrawsOnly()
+}
+
+// takesJob reports whether an answer says that the work goes on.
+func (v *visit) takesJob(a *agreement, wk said, rec *recorder) bool {
+	return rec.status == http.StatusAccepted && !rec.left && !wk.counted && !wk.waived && a.quote.Completion != string(purchase.BeforeWork)
+}
+
+// conclude ends a purchase in its way and then lets the answer and its receipt go.
+func (v *visit) conclude(ctx context.Context, a *agreement, rec *recorder, p purchase.Purchase) *x402.Error {
+	pw := v.pw
 	makePrivate(rec.header)
-	if p.State == purchase.Committed {
-		p.Answer = rec.answer(extra)
+	if p.State == purchase.Committed || p.State == purchase.Working {
+		p.Answer = rec.answer()
 	}
-	if err := pw.cfg.Purchases.Finish(ctx, p); err != nil {
-		pw.log.Error("cannot write down how a purchase ended", "purchase", p.ID, "error", err)
-		v.event.Kind, v.event.Code, v.event.Status = Unknown, "settlement_pending", rec.status
+	meant := p.State
+	p, refusal := a.way.end(ctx, p)
+	if refusal != nil {
+		v.event.Charged = p.Charged
 		if rec.left {
+			pw.log.Error("answer cut short", "purchase", p.ID, "code", refusal.Code, "error", refusal, "cause", refusal.Err)
+			v.event.Kind, v.event.Code, v.event.Status = Unknown, refusal.Code, rec.status
 			panic(http.ErrAbortHandler) // an answer cut short tells the buyer to ask again
 		}
-		return &x402.Error{Code: "settlement_pending", Message: fmt.Sprintf("purchase %s is done and could not be written down", p.ID), Err: err}
+		if refusal.Code == "settlement_pending" {
+			v.event.Kind = Unknown
+		} else {
+			copyHeader(v.w.Header(), v.receiptOf(a.way, p).header())
+		}
+		return refusal
 	}
-	if len(p.Proof) > 0 {
-		pw.poke()
-	}
-	v.event.Kind, v.event.Code, v.event.Status, v.event.Charged = Paid, p.Outcome, rec.status, charged
-	if final == purchase.Void {
+	v.event.Kind, v.event.Code, v.event.Status, v.event.Charged = Paid, p.Outcome, rec.status, p.Charged
+	switch {
+	case meant == purchase.Void && p.State != purchase.Committed:
 		v.event.Kind = NotCharged
+	case p.State == purchase.Pending:
+		v.event.Charged = p.Owed
+	case p.State == purchase.Working:
+		v.event.Kind, v.event.Code = NotCharged, "working"
 	}
-	pw.log.Info("purchase ended", "purchase", p.ID, "state", p.State, "charged", charged, "asset", v.event.Asset.Symbol, "outcome", p.Outcome, "elapsed", p.DoneAt.Sub(v.began))
+	pw.log.Info("purchase ended", "purchase", p.ID, "state", p.State, "charged", p.Charged, "asset", v.event.Asset.Symbol, "outcome", p.Outcome, "elapsed", p.DoneAt.Sub(v.began))
 
+	slip := v.receiptOf(a.way, p)
 	if rec.left {
 		// Go's client, for one, takes no trailers above 4 KiB, and the certificate is in the header already.
 		slip.certificate = nil
-		extra = slip.header()
 	}
-	if err := rec.finish(extra); err != nil {
+	if err := rec.finish(slip.header()); err != nil {
 		pw.log.Debug("buyer did not take the answer", "purchase", p.ID, "error", err)
 	}
 	return nil
+}
+
+// notWritten is the refusal of a purchase that is done and could not be written down.
+func notWritten(p purchase.Purchase, err error) *x402.Error {
+	return &x402.Error{Code: "settlement_pending", Message: fmt.Sprintf("purchase %s is done and could not be written down", p.ID), Err: err}
 }
 
 // runHandler runs h and returns what it panicked with.
@@ -160,8 +219,8 @@ func (v *visit) failed(p purchase.Purchase) *x402.Error {
 // judge says what became of the work, in the terms in which it was sold.
 func (v *visit) judge(a *agreement, wk said, rec *recorder, panicked any, ex Exchange) (purchase.Work, uint64) {
 	w := purchase.Work{
-		Rule: purchase.Completion(a.quote.Completion), Cap: a.claims.Amount, Minimum: a.minimum,
-		Waived: wk.waived && v.pw.cfg.Signer != nil,
+		Rule: purchase.Completion(a.quote.Completion), Cap: a.quote.Amount, Minimum: a.minimum,
+		Waived: wk.waived && v.keeps(a.tender),
 	}
 	switch {
 	case wk.waived:
@@ -170,8 +229,13 @@ func (v *visit) judge(a *agreement, wk said, rec *recorder, panicked any, ex Exc
 		w.Failure = "handler_failed"
 	case v.r.Context().Err() != nil:
 		w.Failure = buyerGone
+	case rec.tooLarge:
+		w.Failure = "answer_too_large"
 	case !wk.counted && (rec.status < 200 || rec.status > 299):
 		w.Failure = "handler_failed"
+	}
+	if len(a.tariff.stages) > 0 {
+		return v.judgeStages(a, wk, w)
 	}
 	units, err := v.measure(a, wk, ex)
 	if err != nil {
@@ -182,6 +246,28 @@ func (v *visit) judge(a *agreement, wk said, rec *recorder, panicked any, ex Exc
 	}
 	w.Measured = toPrice(a, units)
 	return w, units
+}
+
+// judgeStages says what stages come to: those that the handler named, and all of them if it named none and the work
+// succeeded.
+func (v *visit) judgeStages(a *agreement, wk said, w purchase.Work) (purchase.Work, uint64) {
+	var percent uint64
+	for _, name := range wk.stages {
+		upTo, ok := a.tariff.stages.upTo(name)
+		if !ok {
+			v.pw.log.Error("handler named a stage that is not sold", "route", v.name(), "stage", name)
+			return w, 0
+		}
+		percent = max(percent, upTo)
+	}
+	if len(wk.stages) == 0 && w.Failure == "" {
+		percent = 100
+	}
+	if percent > 0 {
+		amount := earned(w.Cap, percent)
+		w.Measured = &amount
+	}
+	return w, percent
 }
 
 // measure counts units: the handler's word first, then the route's meter, then what the price itself says.
@@ -206,20 +292,46 @@ func (v *visit) measure(a *agreement, wk said, ex Exchange) (uint64, error) {
 	return 0, fmt.Errorf("the price is per %s; neither the handler nor a meter counted them", unit.Kind)
 }
 
-// receipt is what a buyer is told about its payment.
+// receipt is what a buyer is told about its payment. It follows from the purchase alone, so that whoever asks again gets
+// the same.
 type receipt struct {
 	success        bool
 	payer, network string
 	purchase       string
 	amount         *money.Amount // nil: not known yet
 	outcome        string
-	certificate    json.RawMessage // nil: said before
+	transaction    evm.Hash        // zero: none
+	certificate    json.RawMessage // nil: none, or said before
 	note           []byte          // the payee's signature that it takes less; the payer keeps it
+	bundle         *bundleState
+}
+
+// receiptOf makes the receipt of a purchase as it stands.
+func (v *visit) receiptOf(w way, p purchase.Purchase) receipt {
+	r := receipt{
+		success: p.State == purchase.Committed, payer: p.Payer.String(), network: p.Network, purchase: p.ID, outcome: p.Outcome,
+		transaction: p.Transaction, certificate: w.proof(p), bundle: v.pw.bundleState(v.r.Context(), p),
+	}
+	switch charged := beyond(p.Charged, p.Credit); p.State {
+	case purchase.Pending: // of a promise: what it comes to is known, and only the signature is missing
+		owed := beyond(p.Owed, p.Credit)
+		r.success, r.amount = !p.Owed.IsZero(), &owed
+	case purchase.Working:
+		r.success = true
+	case purchase.Running:
+	default:
+		r.amount, r.note = &charged, p.Proof
+	}
+	return r
 }
 
 // header returns the receipt's headers, of both versions.
 func (r receipt) header() http.Header {
 	s := x402.SettleResponse{Success: r.success, Payer: r.payer, Network: r.network, NetworkID: r.network, Purchase: r.purchase, Certificate: r.certificate}
+	if !r.transaction.IsZero() {
+		s.Transaction = r.transaction.String()
+		s.TxHash = s.Transaction
+	}
 	if r.amount != nil {
 		s.Amount = r.amount.String()
 	}
@@ -229,8 +341,15 @@ func (r receipt) header() http.Header {
 			s.ErrorReason = "not_charged"
 		}
 	}
+	extra := make(map[string]json.RawMessage)
 	if len(r.note) > 0 {
-		s.Extra = map[string]json.RawMessage{"note": r.note}
+		extra["note"] = r.note
+	}
+	if r.bundle != nil {
+		extra["bundle"], _ = json.Marshal(r.bundle) // numbers and text: cannot fail
+	}
+	if len(extra) > 0 {
+		s.Extra = extra
 	}
 	h := make(http.Header)
 	_ = x402.SetReceipt(h, s) // text and JSON made here: cannot fail

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/farthing402/farthing/purchase"
@@ -27,11 +29,46 @@ type recorder struct {
 	body   []byte      // the first kept bytes
 	size   uint64      // all bytes
 	left   bool        // headers are on their way
-	bare   bool        // this answer has no body: 204, 304, or to a HEAD
+
+	// A held answer never leaves before finish: what passes kept waits in spill, up to heldMax bytes.
+	held     bool
+	heldMax  int64
+	spill    *os.File
+	tooLarge bool // it passed heldMax, and is not whole any more
+
+	bare bool // this answer has no body: 204, 304, or to a HEAD
 }
 
 func newRecorder(w http.ResponseWriter, r *http.Request, kept int) *recorder {
 	return &recorder{w: w, kept: kept, header: make(http.Header), bare: r.Method == http.MethodHead}
+}
+
+// hold keeps the answer back until finish, whatever the handler does: its payment moves only after the work. Of an answer of
+// more than max bytes nothing leaves at all.
+func (r *recorder) hold(max int64) { r.held, r.heldMax = true, max }
+
+// release lets go of what was spilled.
+func (r *recorder) release() {
+	if r.spill != nil {
+		r.spill.Close()
+		r.spill = nil
+	}
+}
+
+// spillOver writes to a file that has no name any more, so that a crash leaves nothing behind.
+func (r *recorder) spillOver(b []byte) error {
+	if r.spill == nil {
+		f, err := os.CreateTemp("", "farthing-answer-")
+		if err != nil {
+			return err
+		}
+		r.spill = f
+		if err := os.Remove(f.Name()); err != nil {
+			return err
+		}
+	}
+	_, err := r.spill.Write(b)
+	return err
 }
 
 // Header implements http.ResponseWriter.
@@ -66,6 +103,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 		}
 		return len(b), nil
 	}
+	if r.held {
+		return r.writeHeld(b)
+	}
 	if !r.left && len(r.body)+len(b) > r.kept {
 		if err := r.leave(); err != nil {
 			return 0, err
@@ -86,6 +126,26 @@ func (r *recorder) Write(b []byte) (int, error) {
 	return n, nil
 }
 
+// errTooLarge ends a handler that writes more than can be held back.
+var errTooLarge = errors.New("paywall: the answer is larger than what is held back until its payment has moved")
+
+func (r *recorder) writeHeld(b []byte) (int, error) {
+	if r.tooLarge || r.size+uint64(len(b)) > uint64(r.heldMax) {
+		r.tooLarge = true
+		return 0, errTooLarge
+	}
+	if room := r.kept - len(r.body); r.spill == nil && len(b) <= room {
+		r.body = append(r.body, b...)
+	} else {
+		r.body = append(r.body, b[:min(max(room, 0), len(b))]...)
+		if err := r.spillOver(b[min(max(room, 0), len(b)):]); err != nil {
+			return 0, err
+		}
+	}
+	r.size += uint64(len(b))
+	return len(b), nil
+}
+
 // whole reports whether all of the answer is in body.
 func (r *recorder) whole() bool { return r.size == uint64(len(r.body)) }
 
@@ -96,6 +156,9 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 func (r *recorder) FlushError() error {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
+	}
+	if r.held {
+		return nil // it leaves when it is paid
 	}
 	if err := r.leave(); err != nil {
 		return err
@@ -126,10 +189,18 @@ func (r *recorder) leave() error {
 		r.leaving(h)
 	}
 	r.w.WriteHeader(r.status)
-	if len(r.body) == 0 {
+	if len(r.body) > 0 {
+		if _, err := r.w.Write(r.body); err != nil {
+			return err
+		}
+	}
+	if r.spill == nil {
 		return nil
 	}
-	_, err := r.w.Write(r.body)
+	if _, err := r.spill.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err := io.Copy(r.w, r.spill)
 	return err
 }
 
@@ -151,10 +222,9 @@ func (r *recorder) finish(extra http.Header) error {
 }
 
 // answer returns what is stored for whoever asks again.
-func (r *recorder) answer(extra http.Header) *purchase.Answer {
+func (r *recorder) answer() *purchase.Answer {
 	h := withoutTrailers(r.header)
 	delete(h, "Trailer")
-	copyHeader(h, extra)
 	a := &purchase.Answer{Status: r.status, Header: h, Body: r.body, Whole: r.whole()}
 	if a.Status == 0 {
 		a.Status = http.StatusOK
@@ -167,7 +237,8 @@ func (r *recorder) answer(extra http.Header) *purchase.Answer {
 
 // drop forgets an answer that has not left.
 func (r *recorder) drop() {
-	r.header, r.status, r.body, r.size = make(http.Header), 0, nil, 0
+	r.header, r.status, r.body, r.size, r.tooLarge = make(http.Header), 0, nil, 0, false
+	r.release()
 }
 
 func isTrailer(h http.Header, name string) bool {

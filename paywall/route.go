@@ -1,9 +1,13 @@
 package paywall
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
@@ -28,14 +32,15 @@ func Minimum(sum string) Option {
 // else by [Charge] in the handler, whose word counts before any meter's.
 func Count(m Meter) Option { return func(rt *route) { rt.meter = m } }
 
-// ChargeRule sets when a charge is earned: "before work", "after success" (the default) or "as measured". With "after
+// ChargeRule sets when a charge is earned: "before work", "after success" (the default), "as measured" or
+// "by stage". With "after
 // success" a buyer who leaves before the end of a stream pays nothing for what it got; "as measured" is the rule for streams
 // whose beginning is worth having.
 func ChargeRule(rule string) Option {
 	return func(rt *route) {
 		text := "charged " + strings.TrimPrefix(strings.TrimSpace(rule), "charged ")
 		switch c := purchase.Completion(text); c {
-		case purchase.BeforeWork, purchase.AfterSuccess, purchase.AsMeasured:
+		case purchase.BeforeWork, purchase.AfterSuccess, purchase.AsMeasured, purchase.ByStage:
 			rt.completion = c
 		default:
 			rt.wrong("charge: no rule is called %q", rule)
@@ -70,10 +75,87 @@ func Body(clients string) Option {
 // is an [*x402.Error], which is answered as it is.
 type PriceFunc func(*http.Request) (string, error)
 
+// Bundle sells many units at once, "100 calls", to buyers who pay by transfer: one payment buys them, the payer's later
+// requests draw them down, and what is not used ends after valid. Buyers by guarantee pay each request.
+func Bundle(what string, valid time.Duration) Option {
+	return func(rt *route) {
+		count, unit, ok := strings.Cut(strings.TrimSpace(what), " ")
+		n, err := strconv.ParseUint(count, 10, 32)
+		switch {
+		case !ok || err != nil || n < 2:
+			rt.wrong("bundle: %q is not how many, such as 100 calls", clip(what))
+		case valid < time.Minute || valid%time.Second != 0:
+			rt.wrong("valid: a bundle lasts whole seconds, and a minute at least")
+		case !rt.tariff.countedIn(unit):
+			rt.wrong("bundle: the price is not per %s", clip(unit))
+		default:
+			rt.tariff.bundle = &bundle{n, valid}
+		}
+	}
+}
+
+// Settle says how long a facilitator may gather payments of the route before it settles them together. 0, as without this
+// option, is now. The answer is held back until then.
+func Settle(within time.Duration) Option {
+	return func(rt *route) {
+		if within < 0 || within > time.Hour {
+			rt.wrong("settle: within an hour, or now")
+		}
+		rt.settleWithin = within
+	}
+}
+
+// Job sets how long a purchase stays open whose handler answers 202: until then [Paywall.Complete] charges it and
+// [Paywall.Cancel] lets it go, and afterwards it is let go.
+func Job(open time.Duration) Option {
+	return func(rt *route) {
+		if open < time.Second || open > 30*24*time.Hour {
+			rt.wrong("job: between a second and 30 days")
+		}
+		rt.job = open
+	}
+}
+
+// Stages sells work in parts, each with its share of the price in whole percent, "outline 20%": a stage is charged when the
+// handler says [Stage], and what is not reached is let go.
+func Stages(parts ...string) Option {
+	return func(rt *route) { rt.tariff.stages = rt.parseStages(parts) }
+}
+
 // tariff is a price as it is written, with its bounds.
 type tariff struct {
 	price         money.Price
 	minimum, upTo *money.Money
+	bundle        *bundle // nil: every request is paid
+	stages        stages  // nil: charged in one piece
+}
+
+// bundle is how many units are sold at once, and for how long they are good.
+type bundle struct {
+	units uint64
+	valid time.Duration
+}
+
+// countedIn reports whether a bundle can count in a unit, as people write it: calls, tokens.
+func (t tariff) countedIn(unit string) bool {
+	kind := string(t.price.Unit.Kind)
+	return t.price.Unit.Size == 1 && t.price.Unit.Kind != money.Byte && (unit == kind || unit == kind+"s")
+}
+
+// by returns the tariff as it is for one way to pay, or an error that wraps errUnfit if that way cannot pay it.
+func (t tariff) by(w way) (tariff, error) {
+	_, transfer := w.(*transfer)
+	switch {
+	case !transfer:
+		t.bundle = nil
+	case t.bundle != nil:
+	case w.lowers():
+	case measuredLater(t.price):
+		return t, fmt.Errorf("%s: %w by %s, which always moves the whole amount: it takes upto, guarantee or a bundle", t.price, errUnfit, w.name())
+	case len(t.stages) > 0:
+		return t, fmt.Errorf("stages: %w by %s, which always moves the whole amount: it takes upto or guarantee", errUnfit, w.name())
+	}
+	return t, nil
 }
 
 // route is a handler with a price.
@@ -81,12 +163,14 @@ type route struct {
 	pw      *Paywall
 	handler http.Handler
 
-	tariff     tariff
-	priceFunc  PriceFunc // nil: tariff
-	meter      Meter
-	completion purchase.Completion
-	refund     string
-	uncaptured string
+	tariff       tariff
+	priceFunc    PriceFunc // nil: tariff
+	tenders      []tender  // nil: the paywall's
+	meter        Meter
+	completion   purchase.Completion
+	refund       string
+	settleWithin time.Duration
+	job          time.Duration
 
 	alternative, description, mimeType string
 	bodyAll                            bool
@@ -149,39 +233,80 @@ func (rt *route) settle(opts []Option) {
 	for _, o := range opts {
 		o(rt)
 	}
-	canLower := rt.pw.cfg.Signer != nil
-	if !canLower {
-		if rt.completion != "" && rt.completion != purchase.BeforeWork {
-			rt.wrong("%s needs the payee's key, to let go of what was not earned", rt.completion)
+	setDefault(&rt.job, DefaultJob)
+	if len(rt.tariff.stages) > 0 {
+		if rt.completion != "" && rt.completion != purchase.ByStage {
+			rt.wrong("stages: a route with stages is %s", purchase.ByStage)
 		}
-		rt.completion, rt.refund, rt.uncaptured = purchase.BeforeWork, "no refund", "the whole amount is charged"
+		rt.completion = purchase.ByStage
+	} else if rt.completion == purchase.ByStage {
+		rt.wrong("charge: by stage, and no stages are named")
 	}
-	if !canLower && rt.priceFunc == nil && measuredLater(rt.tariff.price) {
-		rt.wrong("%s: what is not used is let go by the payee's signature, which takes its key", rt.tariff.price)
+	if rt.completion != "" && rt.completion != purchase.BeforeWork && !slices.ContainsFunc(rt.taken(), rt.keeps) {
+		rt.wrong("%s needs the payee's key, to let go of what was not earned", rt.completion)
 	}
-	setDefault(&rt.completion, purchase.AfterSuccess)
-	if rt.completion == purchase.BeforeWork {
-		setDefault(&rt.refund, "no refund")
-		setDefault(&rt.uncaptured, "the whole amount is charged")
-	}
-	setDefault(&rt.refund, "full on failure")
-	setDefault(&rt.uncaptured, "what is not charged is never owed")
 	if rt.fault != nil || rt.priceFunc != nil {
 		return
 	}
-	for _, token := range rt.pw.assets {
-		if _, err := rt.tariff.in(token); err != nil {
-			rt.fault = asError(err, "price_invalid")
-			return
-		}
-	}
 	if measuredLater(rt.tariff.price) {
-		if rt.tariff.upTo == nil {
+		if !slices.ContainsFunc(rt.taken(), rt.keeps) {
+			rt.wrong("%s: what is not used is let go by the payee's signature, which takes its key", rt.tariff.price)
+		} else if rt.tariff.upTo == nil {
 			rt.wrong("%s: what it comes to is known only after the work, so up_to must say what the buyer signs", rt.tariff.price)
 		} else if rt.completion == purchase.BeforeWork {
 			rt.wrong("%s: a price that is measured after the work cannot be charged before it", rt.tariff.price)
 		}
 	}
+	var unfit, fits error
+	offered := 0
+	for _, in := range rt.taken() {
+		t, err := rt.tariff.by(in.way)
+		if err != nil {
+			unfit = err
+			continue
+		}
+		if _, err := t.in(in.token); err != nil {
+			fits = err
+			break
+		}
+		offered++
+	}
+	switch {
+	case rt.fault != nil:
+	case fits != nil:
+		rt.fault = asError(fits, "price_invalid")
+	case offered == 0:
+		rt.fault = asError(unfit, "price_invalid")
+	}
+}
+
+// keeps reports whether a tender can charge nothing when nothing was earned.
+func (rt *route) keeps(t tender) bool {
+	_, promised := t.way.(guarantees)
+	return !promised || t.way.lowers()
+}
+
+// rules are the words that an offer is made with.
+type rules struct {
+	completion         purchase.Completion
+	refund, uncaptured string
+}
+
+// rules returns the rules for one way to pay. Who cannot let go of a promise can only charge it before the work.
+func (rt *route) rules(w way) rules {
+	r := rules{rt.completion, rt.refund, ""}
+	_, promised := w.(guarantees)
+	if promised && !w.lowers() {
+		return rules{purchase.BeforeWork, "no refund", "the whole amount is charged"}
+	}
+	setDefault(&r.completion, purchase.AfterSuccess)
+	if r.completion == purchase.BeforeWork {
+		setDefault(&r.refund, "no refund")
+		setDefault(&r.uncaptured, "the whole amount is charged")
+	}
+	setDefault(&r.refund, "full on failure")
+	setDefault(&r.uncaptured, "what is not charged is never owed")
+	return r
 }
 
 // measuredLater reports whether only the work shows how many units it takes.
@@ -233,15 +358,60 @@ func (t tariff) in(token network.Token) (c counted, err error) {
 
 // text is the price as offers show it, from which [parseTariff] reads it back. The cap stands in the offer's amount.
 func (t tariff) text() string {
+	text := t.price.String()
 	if t.minimum != nil {
-		return t.price.String() + minimumMark + t.minimum.String()
+		text += minimumMark + t.minimum.String()
 	}
-	return t.price.String()
+	if t.bundle != nil {
+		if t.upTo != nil { // elsewhere it stands in the amount
+			text += upToMark + t.upTo.String() + eachMark
+		}
+		text += fmt.Sprintf("%s%d %ss%s%s", listMark, t.bundle.units, t.price.Unit.Kind, bundleMark, t.bundle.valid)
+	}
+	if len(t.stages) > 0 {
+		text += stagesMark + t.stages.String()
+	}
+	return text
 }
 
-const minimumMark = ", minimum "
+const (
+	listMark    = ", "
+	minimumMark = ", minimum "
+	upToMark    = ", up to "
+	eachMark    = " each"
+	bundleMark  = " at once, valid "
+	stagesMark  = ", in stages: "
+)
 
 func parseTariff(text string) (t tariff, err error) {
+	text, parts, staged := strings.Cut(text, stagesMark)
+	if staged {
+		if t.stages, err = parseStages(strings.Split(parts, listMark)); err != nil {
+			return t, err
+		}
+	}
+	if front, valid, sold := strings.Cut(text, bundleMark); sold {
+		at := strings.LastIndex(front, listMark)
+		if at < 0 {
+			return t, errors.New("bundle without a price")
+		}
+		count, _, _ := strings.Cut(front[at+len(listMark):], " ")
+		b := &bundle{}
+		if b.units, err = strconv.ParseUint(count, 10, 32); err != nil {
+			return t, err
+		}
+		if b.valid, err = time.ParseDuration(valid); err != nil {
+			return t, err
+		}
+		t.bundle, text = b, front[:at]
+		if before, sum, capped := strings.Cut(strings.TrimSuffix(text, eachMark), upToMark); capped {
+			m, err := money.ParseMoney(sum)
+			if err != nil {
+				return t, err
+			}
+			t.upTo, text = &m, before
+		}
+	}
 	price, minimum, bounded := strings.Cut(text, minimumMark)
 	if t.price, err = money.ParsePrice(price); err != nil || !bounded {
 		return t, err

@@ -3,16 +3,16 @@ package paywall
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
-	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
@@ -31,7 +31,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v := &visit{route: rt, w: w, r: r, began: rt.pw.cfg.Now(), resource: rt.pw.origin(r) + target(r)}
 	v.event = Event{
-		At: v.began, Kind: Refused, Method: r.Method, Path: r.URL.Path, Route: v.name(), UserAgent: r.UserAgent(), Way: wayGuarantee,
+		At: v.began, Kind: Refused, Method: r.Method, Path: r.URL.Path, Route: v.name(), UserAgent: r.UserAgent(),
 	}
 	defer func() {
 		v.event.Elapsed = rt.pw.cfg.Now().Sub(v.began)
@@ -132,49 +132,47 @@ func (v *visit) pay(p *x402.Payment) *x402.Error {
 	if e := v.readBody(); e != nil {
 		return e
 	}
-	if p.Scheme != guarantee.Scheme {
-		return x402.Errorf("payment_mismatch", "paid by %s, this route takes %s", clip(p.Scheme), guarantee.Scheme)
+	among, e := v.among(p)
+	if e != nil {
+		return e
 	}
-	signed, err := guarantee.ParsePayload(p.Payload)
-	if err != nil {
-		return x402.Errorf("payment_undecodable", "payload: %w", err)
+	v.event.Way = among[0].way.name()
+	paid, e := among[0].way.read(v, p, among)
+	if e != nil {
+		return e
 	}
-	vf, err := pw.verifierNow(ctx)
-	if err != nil {
-		return internal(err)
-	}
-	payment := signed.Claims.Digest(vf.separator)
-	v.event.Payment, v.event.Payer, v.event.Cap = payment, signed.Claims.Payer, signed.Claims.Amount
+	f := paid.facts()
+	v.event.Payment, v.event.Payer, v.event.Cap = f.id, f.payer, f.amount
 
-	a, refusal := v.agree(p, signed.Claims, vf.window)
+	a, refusal := v.agree(p, paid)
 	if refusal == nil {
 		refusal = a.late
 	}
 	if refusal != nil {
 		// A payment that is no longer good may have bought something when it was.
-		known, ok, err := pw.cfg.Purchases.Find(ctx, payment)
+		known, ok, err := pw.cfg.Purchases.Find(ctx, f.id)
 		switch {
 		case err != nil:
 			return bookDown(err)
-		case !ok || pw.verifyPayer(vf, signed) != nil:
+		case !ok || paid.verify(v, nil) != nil:
 			return refusal
 		case a == nil && known.Shown(v.digest) == purchase.Secure:
 			return refusal
 		}
-	} else if e := pw.verifyPayer(vf, signed); e != nil {
+	} else if e := paid.verify(v, a); e != nil {
 		return e
 	}
 
-	leave, e := v.alone(ctx, payment)
+	leave, e := v.alone(ctx, f.id)
 	if e != nil {
 		return e
 	}
 	defer leave()
-	reserved, e := v.reserve(ctx, vf, payment, a)
+	reserved, e := v.reserve(ctx, paid, a)
 	if e != nil || reserved == nil {
 		return e
 	}
-	return v.sell(vf, signed, a, *reserved)
+	return v.sell(paid, a, *reserved)
 }
 
 // alone waits until no other request of this process is about the payment.
@@ -212,52 +210,59 @@ func internal(err error) *x402.Error {
 	return &x402.Error{Code: "internal", Message: "internal error", Err: err}
 }
 
-// reserve makes the payment this visit's, durably. It returns the purchase to be certified and run, or nil if the visit
+// reserve makes the payment this visit's, durably. It returns the purchase to be secured and run, or nil if the visit
 // has been answered, or a refusal.
-func (v *visit) reserve(ctx context.Context, vf *verifier, payment evm.Hash, a *agreement) (*purchase.Purchase, *x402.Error) {
-	book := v.pw.cfg.Purchases
+func (v *visit) reserve(ctx context.Context, paid payment, a *agreement) (*purchase.Purchase, *x402.Error) {
+	book, id := v.pw.cfg.Purchases, paid.facts().id
 	ctx = context.WithoutCancel(ctx) // a reservation that was half made helps nobody
 	var p purchase.Purchase
 	var err error
 	if a != nil {
-		p, err = book.Reserve(ctx, v.newPurchase(payment, a))
+		p, err = paid.reserve(ctx, a, v.newPurchase(a))
 	} else { // it was found in the book, and is not to be served
 		var ok bool
-		if p, ok, err = book.Find(ctx, payment); err == nil && !ok {
+		if p, ok, err = book.Find(ctx, id); err == nil && !ok {
 			err = errors.New("a purchase is gone")
 		} else if err == nil {
 			err = purchase.ErrTaken
 		}
 	}
 	v.event.Purchase = p.ID
+	var refusal *x402.Error
 	switch {
 	case err == nil:
 		return &p, nil
+	case errors.As(err, &refusal):
+		return nil, refusal
 	case !errors.Is(err, purchase.ErrTaken):
 		return nil, bookDown(err)
-	case p.Payment != payment:
+	case p.Payment != id:
 		return nil, x402.Errorf("payment_mismatch", "the purchase id %s belongs to another payment", p.ID)
 	}
-	return v.again(ctx, vf, p)
+	return v.again(ctx, p)
 }
 
 // again answers a payment that was seen before.
-func (v *visit) again(ctx context.Context, vf *verifier, p purchase.Purchase) (*purchase.Purchase, *x402.Error) {
+func (v *visit) again(ctx context.Context, p purchase.Purchase) (*purchase.Purchase, *x402.Error) {
+	w, known := v.pw.wayOf(p)
+	if !known {
+		return nil, x402.Errorf("payment_mismatch", "purchase %s was paid by %s, which is no longer taken here", p.ID, clip(p.Way))
+	}
 	move := p.Shown(v.digest)
-	if move == purchase.Wait && v.pw.lost(p) {
-		// Nobody serves it: a crash left it. It is not run a second time, because what the first run did is not known.
-		ended, err := v.pw.abandon(ctx, vf, p)
+	lost := move == purchase.Wait && v.pw.lost(p) // a crash left it: what its first run did is not known, so it is not run again
+	if lost || move == purchase.Resolve {
+		ended, err := w.recover(ctx, p)
 		if err != nil {
-			return nil, bookDown(err)
+			return nil, v.unresolved(p, err)
 		}
 		p, move = ended, ended.Shown(v.digest)
 	}
-	v.event.Asset, _ = v.pw.chain.Token(p.Asset.String())
+	v.event.Asset = v.pw.tokenOf(p)
 	switch move {
 	case purchase.Secure:
 		return &p, nil
 	case purchase.Replay:
-		v.replay(p)
+		v.replay(w, p)
 		return nil, nil
 	case purchase.Wait:
 		return nil, inProgress()
@@ -267,7 +272,29 @@ func (v *visit) again(ctx context.Context, vf *verifier, p purchase.Purchase) (*
 	case purchase.RefuseUsed:
 		return nil, x402.Errorf("payment_used", "this payment bought %s (%s %s) at %s", p.ID, p.Method, pathOf(p.URL), p.ReservedAt.UTC().Format("15:04:05"))
 	}
-	return nil, x402.Errorf("settlement_pending", "what purchase %s comes to is not settled yet", p.ID)
+	return nil, v.unresolved(p, nil)
+}
+
+// unresolved is the refusal of a payment of which it is not known yet what it comes to.
+func (v *visit) unresolved(p purchase.Purchase, err error) *x402.Error {
+	var e *x402.Error
+	if errors.As(err, &e) && e.Code == "settlement_pending" {
+		return e
+	}
+	if err != nil && p.State != purchase.Pending {
+		return bookDown(err)
+	}
+	return &x402.Error{Code: "settlement_pending", Message: fmt.Sprintf("what purchase %s comes to is not settled yet", p.ID), Err: err}
+}
+
+// tokenOf finds the token that a purchase was paid in; an unknown one has no name.
+func (pw *Paywall) tokenOf(p purchase.Purchase) network.Token {
+	on, err := pw.registry.Lookup(p.Network)
+	if err != nil {
+		return network.Token{}
+	}
+	token, _ := on.Token(p.Asset.String())
+	return token
 }
 
 func because(outcome string) string {
@@ -286,54 +313,35 @@ func pathOf(resource string) string {
 	return resource
 }
 
-func (v *visit) newPurchase(payment evm.Hash, a *agreement) purchase.Purchase {
-	id := a.purchase
+func (v *visit) newPurchase(a *agreement) purchase.Purchase {
+	f, id := a.facts, a.purchase
 	if id == "" {
-		id = purchase.IDFromPayment(payment)
+		id = purchase.IDFromPayment(f.id)
 	}
 	return purchase.Purchase{
-		ID: id, Payment: payment, Request: v.digest, State: purchase.Reserved,
+		ID: id, Payment: f.id, Request: v.digest, State: purchase.Reserved,
 		Route: v.name(), Method: v.r.Method, URL: v.resource, Way: a.quote.Scheme, Network: a.quote.Network,
-		Asset: a.claims.Asset, Payer: a.claims.Payer, Payee: a.claims.Payee, Cap: a.claims.Amount,
-		Unit: string(a.tariff.price.Unit.Kind), ReservedAt: v.began,
+		Asset: f.asset, Payer: f.payer, Payee: f.payee, Cap: f.amount,
+		Unit: string(a.tariff.price.Unit.Kind), Price: a.quote.Price, ReservedAt: v.began,
 	}
 }
 
-// sell has the payment certified, runs the handler and ends the purchase.
-func (v *visit) sell(vf *verifier, signed guarantee.Signed, a *agreement, p purchase.Purchase) *x402.Error {
-	pw, book := v.pw, v.pw.cfg.Purchases
+// sell makes sure of the payment, runs the handler and ends the purchase.
+func (v *visit) sell(paid payment, a *agreement, p purchase.Purchase) *x402.Error {
 	v.event.Asset = a.token
-	cert, e := pw.certify(v.r.Context(), vf, signed, p.ReservedAt)
-	if e != nil {
-		// The reservation stays: the same payment may be shown again, and is certified then or was already.
-		if strings.HasPrefix(e.Code, "certificate_") {
-			pw.log.Error("clearing house answered with a false certificate", "purchase", p.ID, "payment", p.Payment, "error", e)
-		}
-		return e
-	}
-	certificate, err := json.Marshal(cert)
-	if err != nil {
-		return internal(err)
-	}
-	proof, err := json.Marshal(evidence{signed, certificate})
-	if err != nil {
-		return internal(err)
-	}
-	if v.r.Context().Err() != nil {
-		return x402.Errorf("payment_in_progress", "the buyer left before work began")
-	}
 	ctx := context.WithoutCancel(v.r.Context())
-	if err := book.Run(ctx, p.ID, proof, pw.cfg.Now()); errors.Is(err, purchase.ErrState) {
-		if p, ok, err := book.Find(ctx, p.Payment); err == nil && ok && p.State != purchase.Reserved {
-			_, e := v.again(ctx, vf, p)
+	running, e := paid.secure(v, a, p)
+	if e == errMoved {
+		if now, ok, err := v.pw.cfg.Purchases.Find(ctx, p.Payment); err == nil && ok && now.State != purchase.Reserved {
+			_, e = v.again(ctx, now)
 			return e
 		}
 		return inProgress()
-	} else if err != nil {
-		return bookDown(err)
 	}
-	p.State, p.Certificate = purchase.Running, proof
-	return v.perform(ctx, vf, certificate, a, p)
+	if e != nil {
+		return e
+	}
+	return v.perform(ctx, a, running)
 }
 
 // toPrice is what units come to, before any bound.

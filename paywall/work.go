@@ -15,12 +15,14 @@ type said struct {
 	faulty           bool // Charge was called with a number that is no count
 	waived           bool // Fail was called
 	reason           string
+	stages           []string // Stage was called with these
 	cost, downstream money.Amount
 }
 
 // work collects it, until the handler is done.
 type work struct {
-	id string
+	id      string
+	reached func(stage string) // writes down what a stage earns
 
 	mu     sync.Mutex
 	closed bool // guarded by mu; what comes later is not heard

@@ -40,6 +40,7 @@ type Purchase struct {
 	Credit              money.Amount // part of the charge that comes from the payer's credit; ≤ Cap
 	Units               uint64       // measured
 	Unit                string
+	Price               string       // as it was agreed, with its bounds; see [Terms]
 	Cost                money.Amount // of fulfilling, as the seller states it; smallest units of Asset
 	Downstream          money.Amount // paid by the seller to others for this purchase
 	Outcome             string       // a reason code, empty for a plain sale

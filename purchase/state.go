@@ -64,6 +64,7 @@ const (
 	BeforeWork   Completion = "charged before work"   // the whole amount, once work begins, whatever comes of it
 	AfterSuccess Completion = "charged after success" // the price, or what was measured, if the work succeeds
 	AsMeasured   Completion = "charged as measured"   // what was measured, also when the work fails halfway
+	ByStage      Completion = "charged by stage"      // the share of the stages that were reached, also when the work fails later
 )
 
 // Work is what became of a purchase's work.
@@ -89,7 +90,7 @@ func (w Work) Verdict() (State, money.Amount, string) {
 		return Void, money.Amount{}, w.Failure
 	case w.Rule == BeforeWork:
 		return Committed, w.Cap, w.Failure
-	case w.Failure != "" && w.Rule != AsMeasured:
+	case w.Failure != "" && w.Rule != AsMeasured && w.Rule != ByStage:
 		return Void, money.Amount{}, w.Failure
 	case w.Measured == nil && w.Failure != "":
 		return Void, money.Amount{}, w.Failure

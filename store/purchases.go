@@ -18,7 +18,7 @@ import (
 type purchases struct{ s *Store }
 
 const purchaseColumns = `id, payment, request, state, route, method, url, way, network, asset, payer, payee, cap, charged, owed, credit,
-	units, unit, cost, downstream, outcome, certificate, proof, proof_done, settling, tx, bundle, draws, buys, reserved_at, run_at, done_at, due_at`
+	units, unit, price, cost, downstream, outcome, certificate, proof, proof_done, settling, tx, bundle, draws, buys, reserved_at, run_at, done_at, due_at`
 
 // Reserve implements [purchase.Book].
 func (b purchases) Reserve(ctx context.Context, p purchase.Purchase) (purchase.Purchase, error) {
@@ -88,9 +88,9 @@ func (s *session) addPurchase(p *purchase.Purchase) (taken bool, err error) {
 	if err := p.Check(); err != nil {
 		return false, err
 	}
-	_, err = s.exec(`INSERT INTO purchase (`+purchaseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err = s.exec(`INSERT INTO purchase (`+purchaseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		p.ID, p.Payment[:], p.Request[:], string(p.State), p.Route, p.Method, p.URL, p.Way, p.Network, p.Asset[:], p.Payer[:], p.Payee[:],
-		p.Cap, p.Charged, p.Owed, p.Credit, p.Units, p.Unit, p.Cost, p.Downstream, p.Outcome, orNull(p.Certificate), orNull(p.Proof), bit(p.ProofDone),
+		p.Cap, p.Charged, p.Owed, p.Credit, p.Units, p.Unit, p.Price, p.Cost, p.Downstream, p.Outcome, orNull(p.Certificate), orNull(p.Proof), bit(p.ProofDone),
 		bit(p.Settling), hashOrNull(p.Transaction), p.Bundle, p.Draws, p.Buys,
 		instant{&p.ReservedAt}, instant{&p.RunAt}, instant{&p.DoneAt}, instant{&p.Due})
 	if err == nil || !s.dialect.duplicate(err) {
@@ -350,7 +350,7 @@ func (s *session) purchases(where string, args ...any) (all []purchase.Purchase,
 	err = s.each("SELECT "+purchaseColumns+" FROM purchase "+where, args, func(rows *sql.Rows) error {
 		var p purchase.Purchase
 		if err := rows.Scan(&p.ID, fixed(p.Payment[:]), fixed(p.Request[:]), &p.State, &p.Route, &p.Method, &p.URL, &p.Way, &p.Network,
-			fixed(p.Asset[:]), fixed(p.Payer[:]), fixed(p.Payee[:]), &p.Cap, &p.Charged, &p.Owed, &p.Credit, &p.Units, &p.Unit, &p.Cost, &p.Downstream,
+			fixed(p.Asset[:]), fixed(p.Payer[:]), fixed(p.Payee[:]), &p.Cap, &p.Charged, &p.Owed, &p.Credit, &p.Units, &p.Unit, &p.Price, &p.Cost, &p.Downstream,
 			&p.Outcome, &p.Certificate, &p.Proof, flag{&p.ProofDone}, flag{&p.Settling}, hashIfAny{&p.Transaction}, &p.Bundle, &p.Draws, &p.Buys,
 			instant{&p.ReservedAt}, instant{&p.RunAt}, instant{&p.DoneAt}, instant{&p.Due}); err != nil {
 			return corrupt("purchase", p.ID, err)

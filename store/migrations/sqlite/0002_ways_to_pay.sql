@@ -1,5 +1,6 @@
 -- Purchases that are settled on a chain, drawn from a bundle, worked on after the answer, given back.
 
+ALTER TABLE purchase ADD COLUMN price TEXT NOT NULL DEFAULT '';
 ALTER TABLE purchase ADD COLUMN owed TEXT NOT NULL DEFAULT '0';
 ALTER TABLE purchase ADD COLUMN credit TEXT NOT NULL DEFAULT '0';
 ALTER TABLE purchase ADD COLUMN settling INTEGER NOT NULL DEFAULT 0;

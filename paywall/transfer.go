@@ -1,0 +1,649 @@
+package paywall
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/purchase"
+	"github.com/farthing402/farthing/x402"
+)
+
+const (
+	// transferLasts is how long a signed transfer is good unless a route's jobs take longer: the published servers' own
+	// default. The work and a slow chain have to fit into it.
+	transferLasts = 300 * time.Second
+	// supportedKept is how long a facilitator's list of what it can do is believed.
+	supportedKept = 5 * time.Minute
+	// supportedRetry is how long a facilitator that did not say what it can do is left alone by requests.
+	supportedRetry = 5 * time.Second
+	// supportedWait is how long a 402 waits for that list, if it needs it.
+	supportedWait = 3 * time.Second
+)
+
+// Witness looks at a chain with the seller's own eyes. Implementations are safe for concurrent use.
+type Witness interface {
+	// Moved says what became of a signed transfer on the network with a CAIP-2 name. claimed is the transaction in which
+	// somebody says that it moved; zero for none. An error says that the chain cannot tell now.
+	Moved(ctx context.Context, network string, a exact.Authorization, amount money.Amount, claimed evm.Hash) (Fate, evm.Hash, error)
+}
+
+// Fate is what became of a signed transfer.
+type Fate int
+
+// The fates.
+const (
+	Unspent Fate = iota // its nonce is not used: nothing moved
+	Moved               // the amount went to the payee, whoever sent the transaction
+	Spent               // its nonce is used, and the amount did not go to the payee
+)
+
+// transfers are the ways to pay in which a token moves on a chain: a facilitator verifies the payer's signature and brings
+// it there. A purchase keeps what the facilitator is to be asked, so that it can be asked again.
+type transfers struct {
+	pw    *Paywall
+	asked []x402.Facilitator
+
+	once  sync.Once
+	ways  map[string]*transfer
+	lists []*abilities
+}
+
+// transfer is one scheme of them.
+type transfer struct {
+	*transfers
+	called string // its scheme, which is what people call it too
+}
+
+// way returns the one way of a scheme; ways are compared.
+func (ts *transfers) way(scheme string) *transfer {
+	ts.once.Do(func() {
+		ts.ways = make(map[string]*transfer)
+		for _, s := range []string{exact.Scheme, exact.UptoScheme} {
+			ts.ways[s] = &transfer{ts, s}
+		}
+		for _, f := range ts.asked {
+			ts.lists = append(ts.lists, &abilities{Facilitator: f})
+		}
+	})
+	return ts.ways[scheme]
+}
+
+// abilities is what a facilitator says that it can do.
+type abilities struct {
+	x402.Facilitator
+
+	mu     sync.Mutex // held while it is asked
+	asked  time.Time  // guarded by mu
+	failed error      // guarded by mu
+	list   *x402.Supported
+}
+
+// now returns the list, asking for it if what is known is old. An old list is better than none.
+func (f *abilities) now(ctx context.Context, at time.Time) (x402.Supported, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	age := at.Sub(f.asked)
+	if f.list != nil && age < supportedKept || f.failed != nil && age < supportedRetry {
+		if f.list == nil {
+			return x402.Supported{}, f.failed
+		}
+		return *f.list, nil
+	}
+	list, err := f.Supported(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = x402.Errorf("facilitator_unreachable", "facilitator does not say what it can do: %w", err)
+	}
+	f.asked, f.failed = at, err
+	if err == nil {
+		f.list = &list
+	}
+	if f.list == nil {
+		return x402.Supported{}, err
+	}
+	return *f.list, nil
+}
+
+func (w *transfer) name() string   { return w.called }
+func (w *transfer) scheme() string { return w.called }
+func (w *transfer) lowers() bool   { return w.called == exact.UptoScheme }
+func (w *transfer) lasts(rt *route) time.Duration {
+	lasts := max(transferLasts, w.pw.cfg.QuoteLifetime) + rt.settleWithin
+	if rt.job > DefaultJob {
+		lasts += rt.job
+	}
+	return lasts
+}
+
+func (w *transfer) ready(ctx context.Context) error {
+	var errs []error
+	for _, t := range w.pw.tenders {
+		if t.way == w {
+			_, _, err := w.facilitator(ctx, t.chain.CAIP2())
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// facilitator finds who settles on a network.
+func (w *transfer) facilitator(ctx context.Context, caip2 string) (x402.Facilitator, x402.Kind, error) {
+	var errs []error
+	for _, f := range w.lists {
+		list, err := f.now(ctx, w.pw.cfg.Now())
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if kind, ok := list.Find(2, w.called, caip2); ok {
+			return f, kind, nil
+		}
+		if kind, ok := list.Find(1, w.called, caip2); ok {
+			return f, kind, nil
+		}
+	}
+	if len(errs) > 0 {
+		return nil, x402.Kind{}, asError(errs[0], "facilitator_unreachable")
+	}
+	return nil, x402.Kind{}, x402.Errorf("facilitator_fault", "no facilitator settles %s on %s", w.called, caip2)
+}
+
+// describe says how the token moves. What only a facilitator can say is asked for, and without it there is no offer.
+func (w *transfer) describe(v *visit, o offer, extra map[string]any) bool {
+	if o.token.Name != "" {
+		extra["name"], extra["version"] = o.token.Name, o.token.Version
+	}
+	if !o.token.EIP3009 || w.called == exact.UptoScheme {
+		extra["assetTransferMethod"] = string(exact.Permit2)
+	}
+	ctx, cancel := context.WithTimeout(v.r.Context(), supportedWait)
+	defer cancel()
+	_, kind, err := w.facilitator(ctx, o.chain.CAIP2())
+	if w.called != exact.UptoScheme {
+		// Who settles may be away for a while: the offer stands, and paying is refused until it is back.
+		return err == nil || status(asCoded(err)) >= 500 && asCoded(err).Code == "facilitator_unreachable"
+	}
+	if err != nil {
+		w.pw.log.Warn("cannot offer a way to pay", "way", w.called, "network", o.chain.CAIP2(), "error", err)
+		return false
+	}
+	address, known := kind.Extra["facilitatorAddress"]
+	extra["facilitatorAddress"] = address
+	return known
+}
+
+func asCoded(err error) *x402.Error {
+	if e, ok := x402.AsError(err); ok {
+		return e
+	}
+	return &x402.Error{Code: "internal", Err: err}
+}
+
+// terms are what an authorization in a tender is read against.
+func (w *transfer) terms(in tender, q purchase.Quote, lasts time.Duration) x402.Requirements {
+	r := x402.Requirements{
+		Scheme: w.called, Network: in.chain.CAIP2(), Asset: in.token.Address.String(), PayTo: w.pw.payee.String(),
+		Amount: q.Amount.String(), MaxTimeoutSeconds: int(lasts / time.Second), Extra: make(map[string]json.RawMessage),
+	}
+	set := func(name, value string) {
+		if value != "" {
+			r.Extra[name], _ = json.Marshal(value) // text: cannot fail
+		}
+	}
+	set("name", in.token.Name)
+	set("version", in.token.Version)
+	if !in.token.EIP3009 || w.called == exact.UptoScheme {
+		set("assetTransferMethod", string(exact.Permit2))
+	}
+	return r
+}
+
+// read reads an authorization, or a request that draws from a bundle. Version 1 does not name the token: it is the one
+// under whose domain the signature is the payer's.
+func (w *transfer) read(v *visit, p *x402.Payment, among []tender) (payment, *x402.Error) {
+	if purchase.IsDraw(p.Payload) {
+		return w.readDraw(v, p, among)
+	}
+	if p.Accepted != nil {
+		asset, err := evm.ParseAddress(p.Accepted.Asset)
+		if err != nil {
+			return nil, x402.Errorf("payment_undecodable", "accepted asset: %w", err)
+		}
+		for _, in := range among {
+			if in.token.Address == asset {
+				return w.readIn(v, p, in)
+			}
+		}
+		return nil, x402.Errorf("payment_mismatch", "signed in asset %s, which this route does not take", asset)
+	}
+	var first payment
+	var refused *x402.Error
+	for _, in := range among {
+		paid, e := w.readIn(v, p, in)
+		if e != nil {
+			refused = e
+			continue
+		}
+		if paid.verify(v, nil) == nil {
+			return paid, nil
+		}
+		if first == nil {
+			first = paid
+		}
+	}
+	if first != nil {
+		return first, nil
+	}
+	return nil, refused
+}
+
+func (w *transfer) readIn(v *visit, p *x402.Payment, in tender) (payment, *x402.Error) {
+	against := w.terms(in, purchase.Quote{}, w.lasts(v.route))
+	if p.Accepted != nil && w.called == exact.UptoScheme {
+		against.Extra["facilitatorAddress"] = p.Accepted.Extra["facilitatorAddress"]
+	}
+	a, err := exact.Read(*p, against)
+	if err != nil {
+		return nil, internal(err)
+	}
+	return authorized{w, a, *p}, nil
+}
+
+// authorized is a transfer that was signed.
+type authorized struct {
+	*transfer
+	exact.Authorization
+	sent x402.Payment
+}
+
+func (s authorized) facts() facts {
+	a := s.Authorization
+	return facts{a.ID(), a.From, a.To, a.Asset, a.Amount, a.Nonce}
+}
+
+// check compares the authorization with what was agreed; a fault of its times is returned apart.
+func (s authorized) check(a *agreement, now time.Time) (wrong, late *x402.Error) {
+	r := s.terms(a.tender, a.quote, transferLasts)
+	if s.Scheme == exact.UptoScheme {
+		_, kind, err := s.facilitator(context.Background(), r.Network)
+		if err != nil {
+			return internal(err), nil
+		}
+		r.Extra["facilitatorAddress"] = kind.Extra["facilitatorAddress"]
+	}
+	err := s.Check(r, now)
+	if err == nil {
+		return nil, nil
+	}
+	e := internal(err)
+	if untimely[e.Code] {
+		return nil, e
+	}
+	return e, nil
+}
+
+// untimely are the codes of an authorization that was good at another time.
+var untimely = map[string]bool{
+	"invalid_exact_evm_payload_authorization_valid_before": true, "invalid_exact_evm_payload_authorization_valid_after": true,
+	"permit2_deadline_expired": true, "permit2_not_yet_valid": true, "payment_expired": true,
+}
+
+func (s authorized) fits(a *agreement) *x402.Error {
+	wrong, _ := s.check(a, s.pw.cfg.Now())
+	if wrong == nil && s.Amount != a.quote.Amount {
+		wrong = x402.Errorf("payment_mismatch", "signed for %s, this request takes %s", show(s.Amount, a.token), show(a.quote.Amount, a.token))
+	}
+	return wrong
+}
+
+func (s authorized) late(a *agreement, now time.Time) *x402.Error {
+	_, late := s.check(a, now)
+	return late
+}
+
+// verify checks a key's signature here. What is no key's may be a contract's, which the chain judges: the facilitator asks
+// it, before anything is reserved for it.
+func (s authorized) verify(v *visit, a *agreement) *x402.Error {
+	err := s.Signed()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, exact.ErrContractSignature) && a != nil:
+		return s.ask(context.WithoutCancel(v.r.Context()), v, a)
+	}
+	return internal(err)
+}
+
+// reserve reserves the payment for a request, or on a route that sells bundles a part of one.
+func (s authorized) reserve(ctx context.Context, a *agreement, p purchase.Purchase) (purchase.Purchase, error) {
+	if a.tariff.bundle == nil {
+		return s.pw.reserve(ctx, p, s.lowers())
+	}
+	b := a.tariff.bundle
+	return s.pw.draw(ctx, p, purchase.BundleAsk{Draw: a.draws(), Buy: b.units, Valid: b.valid, Lease: s.pw.lease()})
+}
+
+// request is what a facilitator is asked about a purchase, and what the purchase keeps so that it can be asked again.
+func (s authorized) request(v *visit, a *agreement) ([]byte, error) {
+	r := s.terms(a.tender, a.quote, s.lasts(v.route))
+	if s.Scheme == exact.UptoScheme {
+		r.Extra["facilitatorAddress"], _ = json.Marshal(s.Facilitator)
+	}
+	if v.settleWithin > 0 {
+		r.Extra["settleWithin"], _ = json.Marshal(int(v.settleWithin / time.Second))
+	}
+	sent := s.sent
+	if sent.Resource == nil {
+		sent.Resource = &x402.Resource{URL: v.resource, Description: v.description, MimeType: v.mimeType}
+	}
+	return json.Marshal(x402.FacilitatorRequest{Payment: sent, Requirements: r})
+}
+
+// secure has the facilitator verify the transfer, or settle it where that comes before the work.
+func (s authorized) secure(v *visit, a *agreement, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
+	ctx := context.WithoutCancel(v.r.Context())
+	if p.DrawsOnly() || p.Credit == p.Cap {
+		return v.start(p, nil) // the signature only proves who asks: it is not sent anywhere, and not kept
+	}
+	request, err := s.request(v, a)
+	if err != nil {
+		return p, internal(err)
+	}
+	if purchase.Completion(a.quote.Completion) != purchase.BeforeWork && p.Buys == 0 {
+		if e := s.ask(ctx, v, a); e != nil {
+			return p, e
+		}
+		return v.start(p, request)
+	}
+	if p.Transaction.IsZero() {
+		if err := s.pw.cfg.Purchases.Settling(ctx, p.ID, request); errors.Is(err, purchase.ErrState) {
+			return p, errMoved
+		} else if err != nil {
+			return p, bookDown(err)
+		}
+		again := p.Settling
+		p.Settling, p.Certificate = true, request
+		var e *x402.Error
+		if p, e = s.settleFirst(ctx, p, again); e != nil {
+			return p, e
+		}
+	}
+	return v.start(p, request)
+}
+
+// settleFirst moves the money of a purchase that is Reserved and Settling.
+func (w *transfer) settleFirst(ctx context.Context, p purchase.Purchase, again bool) (purchase.Purchase, *x402.Error) {
+	book := w.pw.cfg.Purchases
+	tx, refused, err := w.settle(ctx, p, p.Cap, again)
+	switch {
+	case err != nil:
+		return p, pending(p, tx, err)
+	case refused != nil:
+		if err := book.NotSettled(ctx, p.ID); err != nil {
+			return p, notWritten(p, err)
+		}
+		p.Settling, p.Draws = false, 0
+		p.State, p.Outcome, p.DoneAt = purchase.Void, refused.Code, w.pw.cfg.Now()
+		if err := book.Finish(ctx, p); err != nil {
+			return p, notWritten(p, err)
+		}
+		return p, refused
+	}
+	if err := book.Settled(ctx, p.ID, tx); err != nil {
+		return p, notWritten(p, err)
+	}
+	p.Transaction = tx
+	if p.Buys > 0 {
+		bought, ok, err := book.FindBundle(ctx, p.ID)
+		if err == nil && ok {
+			err = book.OpenBundle(ctx, p.ID, w.pw.cfg.Now().Add(bought.Valid))
+		}
+		if err != nil {
+			return p, notWritten(p, err)
+		}
+	}
+	return p, nil
+}
+
+// ask has the facilitator verify.
+func (s authorized) ask(ctx context.Context, v *visit, a *agreement) *x402.Error {
+	f, _, err := s.facilitator(ctx, a.chain.CAIP2())
+	if err != nil {
+		return internal(err)
+	}
+	raw, err := s.request(v, a)
+	if err != nil {
+		return internal(err)
+	}
+	var q x402.FacilitatorRequest
+	if err := json.Unmarshal(raw, &q); err != nil {
+		return internal(err)
+	}
+	answer, err := f.Verify(ctx, q.Payment, q.Requirements)
+	switch {
+	case err != nil:
+		return facilitatorDown(err)
+	case !answer.IsValid:
+		return refusal(answer.InvalidReason, answer.InvalidMessage)
+	}
+	return nil
+}
+
+// facilitatorDown is the refusal while a facilitator cannot be asked: its faults are not the buyer's.
+func facilitatorDown(err error) *x402.Error {
+	e := asCoded(err)
+	if e.Code == "facilitator_unreachable" {
+		return e
+	}
+	return &x402.Error{Code: "facilitator_fault", Message: "the facilitator does not answer as it should", Err: err}
+}
+
+// refusal is what a facilitator says is wrong with a payment.
+func refusal(reason, message string) *x402.Error {
+	code := reason
+	if _, ok := x402.Lookup(code); !ok {
+		code = "payment_refused"
+	}
+	e := &x402.Error{Code: code, Message: clip(message)}
+	if e.Message == "" && code == "payment_refused" {
+		e.Message = "the facilitator refuses it: " + clip(reason)
+	}
+	if refusedBy(e) {
+		return e
+	}
+	return &x402.Error{Code: "payment_refused", Message: strings.TrimSuffix(clip(reason)+": "+e.Error(), ": ")}
+}
+
+// settle asks for the money of a purchase to be moved: as often as it takes, it moves once. again says that it was asked
+// for before. It returns the transaction; or why nothing moved, for certain; or an error when that is not known, with the
+// transaction if there is one to look at.
+func (w *transfer) settle(ctx context.Context, p purchase.Purchase, amount money.Amount, again bool) (tx evm.Hash, refused *x402.Error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, x402.DefaultTimeout)
+	defer cancel()
+	var q x402.FacilitatorRequest
+	if err := json.Unmarshal(p.Certificate, &q); err != nil {
+		return tx, nil, fmt.Errorf("purchase %s: what is to be settled: %w", p.ID, err)
+	}
+	signed := q.Requirements // what the authorization was signed for
+	q.Requirements.Amount = amount.String()
+	f, _, err := w.facilitator(ctx, p.Network)
+	if err != nil {
+		return tx, nil, err
+	}
+	answer, err := f.Settle(ctx, q.Payment, q.Requirements)
+	if err != nil {
+		return tx, nil, err
+	}
+	claimed, hashErr := evm.ParseHash(answer.Transaction)
+	if answer.Success && amount.IsZero() {
+		return claimed, nil, nil
+	}
+	if w.pw.cfg.Witness == nil {
+		switch {
+		case answer.Success && hashErr != nil:
+			return tx, nil, x402.Errorf("settlement_pending", "the facilitator says it is settled, and names no transaction")
+		case answer.Success:
+			return claimed, nil, nil
+		case answer.ErrorReason == "settlement_pending", again && nonceUsed[answer.ErrorReason]:
+			return claimed, nil, x402.Errorf("settlement_pending", "the facilitator says: %s", clip(answer.ErrorReason))
+		}
+		return tx, refusal(answer.ErrorReason, answer.ErrorMessage), nil
+	}
+	if !answer.Success && answer.ErrorReason == "settlement_pending" {
+		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator has sent it and does not know more")
+	}
+	a, err := exact.Read(q.Payment, signed)
+	if err != nil {
+		return claimed, nil, err
+	}
+	fate, seen, err := w.pw.cfg.Witness.Moved(ctx, p.Network, a, amount, claimed)
+	switch {
+	case err != nil:
+		return claimed, nil, err
+	case fate == Moved:
+		return seen, nil, nil
+	case answer.Success:
+		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator says it is settled in %s, and the chain does not show it", claimed)
+	}
+	return tx, refusal(answer.ErrorReason, answer.ErrorMessage), nil
+}
+
+// nonceUsed are the reasons of a second settlement, from facilitators that do not say what became of the first.
+var nonceUsed = map[string]bool{
+	"invalid_exact_evm_nonce_already_used": true, "nonce_already_used": true, "permit2_invalid_nonce": true,
+	"duplicate_settlement": true, "invalid_transaction_state": true, "invalid_exact_evm_transaction_failed": true,
+	"invalid_exact_evm_transaction_simulation_failed": true,
+}
+
+// pending is the refusal of a payment that may have moved.
+func pending(p purchase.Purchase, tx evm.Hash, err error) *x402.Error {
+	e := &x402.Error{Code: "settlement_pending", Message: fmt.Sprintf("the payment of purchase %s is not confirmed. It may still be charged", p.ID), Err: err}
+	if !tx.IsZero() {
+		e.Message = fmt.Sprintf("transfer %s of purchase %s was sent and is not confirmed. It may still be charged", tx, p.ID)
+		e.Details = map[string]string{"transaction": tx.String(), "purchase": p.ID}
+	}
+	return e
+}
+
+// end moves the money of work that is done, before its answer leaves.
+func (w *transfer) end(ctx context.Context, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
+	book := w.pw.cfg.Purchases
+	paidBefore := !p.Transaction.IsZero()
+	switch {
+	case paidBefore:
+		// A bundle is bought whatever becomes of the request that bought it; the request itself takes a unit or none.
+		failed := p.State == purchase.Void
+		if p.Buys > 0 {
+			p.Draws = drawnUnits(p)
+		}
+		p.State, p.Charged, p.Owed = purchase.Committed, p.Cap, money.Amount{}
+		if err := book.Finish(ctx, p); err != nil {
+			return p, notWritten(p, err)
+		}
+		if failed && p.Buys == 0 {
+			w.pw.giveBack(ctx, p)
+		}
+		return p, nil
+	case p.DrawsOnly():
+		p.Draws = drawnUnits(p)
+		if p.State == purchase.Committed {
+			p.Charged = money.Amount{} // it was paid with the bundle
+		}
+	case p.State == purchase.Committed && p.Credit.Less(p.Charged):
+		return w.settleAfter(ctx, p)
+	}
+	if err := book.Finish(ctx, p); err != nil {
+		return p, notWritten(p, err)
+	}
+	return p, nil
+}
+
+// drawnUnits is how much of a bundle a request used that is done as p says.
+func drawnUnits(p purchase.Purchase) uint64 {
+	switch {
+	case p.State == purchase.Void:
+		return 0
+	case p.State == purchase.Committed:
+		return min(max(p.Units, 1), p.Draws)
+	}
+	return p.Draws
+}
+
+// settleAfter writes down what is to be charged, together with the answer, then moves the money, and then ends the purchase:
+// a crash in between leaves what is needed to go on.
+func (w *transfer) settleAfter(ctx context.Context, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
+	p.State, p.Owed, p.Charged = purchase.Pending, p.Charged, money.Amount{}
+	if err := w.pw.cfg.Purchases.Finish(ctx, p); err != nil {
+		return p, &x402.Error{Code: "book_unavailable", Message: fmt.Sprintf("purchase %s is done and could not be written down", p.ID), Err: err}
+	}
+	return w.resolve(ctx, p, false)
+}
+
+// resolve moves the money of a purchase that is Pending, or finds out that it moved, and ends the purchase.
+func (w *transfer) resolve(ctx context.Context, p purchase.Purchase, again bool) (purchase.Purchase, *x402.Error) {
+	book := w.pw.cfg.Purchases
+	tx, refused, err := w.settle(ctx, p, beyond(p.Owed, p.Credit), again)
+	if err != nil {
+		w.pw.log.Warn("whether a purchase is paid is not known yet", "purchase", p.ID, "transaction", tx, "error", err)
+		return p, pending(p, tx, err)
+	}
+	owed, answer := p.Owed, p.Answer
+	p.Owed, p.Transaction, p.Answer = money.Amount{}, tx, nil // the stored answer stays
+	p.State, p.Charged = purchase.Committed, owed
+	if refused != nil {
+		p.State, p.Charged, p.Outcome, answer = purchase.Void, money.Amount{}, refused.Code, nil
+	}
+	if err := book.Finish(ctx, p); err != nil {
+		return p, notWritten(p, err)
+	}
+	p.Answer = answer
+	return p, refused
+}
+
+func (w *transfer) recover(ctx context.Context, p purchase.Purchase) (purchase.Purchase, error) {
+	book := w.pw.cfg.Purchases
+	p.DoneAt = w.pw.cfg.Now()
+	switch {
+	case p.State == purchase.Pending:
+		p, refused := w.resolve(ctx, p, true)
+		if refused != nil && refused.Code == "settlement_pending" {
+			return p, refused
+		}
+		return p, nil
+	case p.State == purchase.Reserved && p.Settling:
+		p, e := w.settleFirst(ctx, p, true)
+		if e != nil && p.State != purchase.Void {
+			return p, e
+		}
+		return p, nil
+	case p.State == purchase.Running && !p.Transaction.IsZero():
+		// It was charged before the work, whatever became of that. Of a bundle nothing was used.
+		p.State, p.Charged, p.Outcome, p.Draws = purchase.Committed, p.Cap, interrupted, 0
+	case p.State == purchase.Reserved:
+		p.State, p.Outcome = purchase.Void, expired
+	case p.State == purchase.Working:
+		p.State, p.Outcome, p.Draws, p.Answer = purchase.Void, overdue, 0, nil
+	default:
+		p.State, p.Outcome, p.Draws = purchase.Void, interrupted, 0
+	}
+	if p.State == purchase.Void && !p.Owed.IsZero() {
+		// Stages were reached, and what they earn is owed.
+		p.State, p.Charged = purchase.Committed, p.Owed
+		p, refused := w.settleAfter(ctx, p)
+		if refused != nil && refused.Code == "settlement_pending" {
+			return p, refused
+		}
+		return p, nil
+	}
+	return p, book.Finish(ctx, p)
+}
+
+// proof: the transaction is the proof.
+func (w *transfer) proof(purchase.Purchase) json.RawMessage { return nil }
