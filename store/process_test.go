@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-var roles = map[string]func(path string) error{"load": load, "reserve": reserveSame, "own": own}
+var roles = map[string]func(path string) error{"load": load, "reserve": reserveSame, "own": own, "draw": drawAll, "spend": spend}
 
 // process starts the test binary in a role. It is ended with the test if it has not ended by itself.
 func process(t *testing.T, role, path string) (*exec.Cmd, io.WriteCloser, *bufio.Scanner) {
@@ -291,4 +291,240 @@ func TestAKilledOwnerIsNoOwner(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	reopen(t, path, Exclusive())
+}
+
+// callOf is the n-th request of the one payer on a route that is sold in bundles.
+func callOf(n string) purchase.Purchase {
+	p := reservation("p_"+n, evm.Keccak256([]byte(n)))
+	p.Payer, p.Payee, p.Route = address(1), address(2), "GET /"
+	return p
+}
+
+// bundleOf buys a bundle, of which one unit is drawn, and opens it.
+func bundleOf(ctx context.Context, b purchase.Book, units uint64) error {
+	p, _, err := b.ReserveCall(ctx, callOf("buyer"), purchase.BundleAsk{Draw: 1, Buy: units, Valid: time.Hour})
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.Settled(ctx, p.ID, evm.Hash{1}), b.OpenBundle(ctx, p.ID, noon.Add(time.Hour)), b.Run(ctx, p.ID, nil, noon),
+		b.Finish(ctx, purchase.Purchase{ID: p.ID, State: purchase.Committed, Draws: 1, Charged: p.Cap, DoneAt: noon}))
+}
+
+// drawAll draws a unit for each request that it reads, "void" undoes the request that is named, and it says whether it won.
+func drawAll(path string) error {
+	ctx := context.Background()
+	s, err := Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	fmt.Println("ready")
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		var err error
+		if id, void := strings.CutPrefix(in.Text(), "void "); void {
+			err = s.Purchases().Finish(ctx, purchase.Purchase{ID: "p_" + id, State: purchase.Void})
+		} else {
+			_, _, err = s.Purchases().ReserveCall(ctx, callOf(in.Text()), purchase.BundleAsk{Draw: 1})
+		}
+		switch {
+		case err == nil:
+			fmt.Println("won")
+		case errors.Is(err, purchase.ErrNoBundle), errors.Is(err, purchase.ErrTaken), errors.Is(err, purchase.ErrState):
+			fmt.Println("lost")
+		default:
+			return err
+		}
+	}
+	return in.Err()
+}
+
+// Two gates on one file: the last units go to exactly as many requests, and what is undone by both returns once.
+func TestOfTwoProcessesOneGetsTheLastCall(t *testing.T) {
+	t.Parallel()
+	const requests, units = 150, 101
+	path := filepath.Join(t.TempDir(), "book.db")
+	s := reopen(t, path)
+	if err := bundleOf(t.Context(), s.Purchases(), units); err != nil {
+		t.Fatal(err)
+	}
+	var cmds [2]*exec.Cmd
+	var ins [2]io.WriteCloser
+	var outs [2]*bufio.Scanner
+	for i := range cmds {
+		cmds[i], ins[i], outs[i] = process(t, "draw", path)
+	}
+	for i := range cmds {
+		if !outs[i].Scan() || outs[i].Text() != "ready" {
+			t.Fatalf("process %d did not start", i)
+		}
+	}
+	// ask sends each process its lines, all at once, and returns how many were won in total.
+	ask := func(line func(process, n int) string) (won int) {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range cmds {
+			wg.Go(func() {
+				for n := range requests {
+					if _, err := fmt.Fprintln(ins[i], line(i, n)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			wg.Go(func() {
+				for n := range requests {
+					if !outs[i].Scan() {
+						t.Errorf("process %d stopped at %d: %v", i, n, outs[i].Err())
+						return
+					}
+					if outs[i].Text() == "won" {
+						mu.Lock()
+						won++
+						mu.Unlock()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return won
+	}
+	left := func(want uint64) {
+		t.Helper()
+		if b, _, err := s.Purchases().FindBundle(t.Context(), "p_buyer"); err != nil || b.Remaining != want {
+			t.Errorf("%d units remain, %v, want %d", b.Remaining, err, want)
+		}
+	}
+	if won := ask(func(process, n int) string { return fmt.Sprintf("%d-%d", process, n) }); won != units-1 {
+		t.Errorf("%d units were drawn of %d", won, units-1)
+	}
+	left(0)
+	// Both undo the requests of the first, so each of those is undone twice.
+	undone := ask(func(_, n int) string { return fmt.Sprintf("void 0-%d", n) })
+	left(uint64(undone))
+	drawn := 0
+	for n := range requests {
+		p, found, err := s.Purchases().FindID(t.Context(), fmt.Sprintf("p_1-%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found {
+			drawn += int(p.Draws)
+		}
+	}
+	if undone == 0 || undone+drawn != units-1 {
+		t.Errorf("%d undone and %d drawn of %d", undone, drawn, units-1)
+	}
+	for i, cmd := range cmds {
+		if err := errors.Join(ins[i].Close(), cmd.Wait()); err != nil {
+			t.Errorf("process %d: %v", i, err)
+		}
+	}
+}
+
+// spend draws from a bundle without end and ends each purchase in its own way, and says on stdout what is acknowledged.
+func spend(path string) error {
+	ctx := context.Background()
+	s, err := Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	b := s.Purchases()
+	if err := bundleOf(ctx, b, 1<<40); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	failed := make(chan error, 16)
+	for worker := range 8 {
+		wg.Go(func() {
+			for n := 1; ; n++ {
+				p, _, err := b.ReserveCall(ctx, callOf(fmt.Sprintf("%d-%d", worker, n)), purchase.BundleAsk{Draw: 5})
+				if err == nil {
+					err = b.Run(ctx, p.ID, nil, noon)
+				}
+				p.State, p.Draws, p.DoneAt = purchase.Committed, uint64(n%6), noon
+				if n%3 == 0 {
+					p.State = purchase.Void
+				}
+				if err == nil {
+					err = b.Finish(ctx, p)
+				}
+				if err == nil && p.State == purchase.Committed && p.Draws > 1 {
+					_, err = b.Refund(ctx, purchase.Refund{Purchase: p.ID, Kind: purchase.ByCalls, Calls: 1, At: noon})
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+				fmt.Println(p.ID, p.State, p.Draws)
+			}
+		})
+	}
+	return <-failed
+}
+
+// A process that is killed anywhere between a draw and its return has neither lost nor made a unit.
+func TestKillConservesBundles(t *testing.T) {
+	t.Parallel()
+	const enough = 300
+	path := filepath.Join(t.TempDir(), "book.db")
+	cmd, _, out := process(t, "spend", path)
+	var acknowledged []string
+	for out.Scan() {
+		if acknowledged = append(acknowledged, out.Text()); len(acknowledged) == enough {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err == nil || len(acknowledged) < enough {
+		t.Fatalf("ended by itself: %v after %d", err, len(acknowledged))
+	}
+	s := reopen(t, path)
+	b := s.Purchases()
+	for _, line := range acknowledged[:enough] { // later ones may be torn
+		var id, state string
+		var draws uint64
+		if _, err := fmt.Sscan(line, &id, &state, &draws); err != nil {
+			t.Fatal(err)
+		}
+		if state == string(purchase.Void) {
+			draws = 0
+		}
+		p, found, err := b.FindID(t.Context(), id)
+		if err != nil || !found || string(p.State) != state || p.Draws != draws {
+			t.Fatalf("%s: %s with %d draws, %v, %v", line, p.State, p.Draws, found, err)
+		}
+	}
+	conserved := func() {
+		t.Helper()
+		bundle, _, err := b.FindBundle(t.Context(), "p_buyer")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var drawn, returned uint64
+		if err := s.read(t.Context(), func(s *session) error {
+			if _, err := s.one("SELECT SUM(draws) FROM purchase", nil, &drawn); err != nil {
+				return err
+			}
+			_, err := s.one("SELECT COALESCE(SUM(calls), 0) FROM refund", nil, &returned)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if bundle.Remaining+drawn-returned != bundle.Total {
+			t.Errorf("%d remain, %d drawn, %d given back of %d", bundle.Remaining, drawn, returned, bundle.Total)
+		}
+	}
+	conserved()
+	left, err := b.Unfinished(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range left {
+		if err := b.Finish(t.Context(), purchase.Purchase{ID: p.ID, State: purchase.Void, DoneAt: noon}); err != nil {
+			t.Error(err)
+		}
+	}
+	conserved()
+	t.Logf("%d acknowledged, %d were left behind", len(acknowledged), len(left))
 }

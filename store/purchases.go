@@ -323,11 +323,13 @@ func (s *session) secret(name string) (secret [32]byte, found bool, err error) {
 
 // Prune lets go of the bodies of answers that were finished before a time, at most limit of them in one go, and returns
 // how many it were: call it until it returns less. The purchases stay, and so do status and header: a payment that was
-// used once is used for ever, and figures are made from purchases.
+// used once is used for ever, and figures are made from purchases. An answer that is held back until its purchase is paid
+// stays whole.
 func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (n int, err error) {
 	err = s.write(ctx, func(s *session) error {
 		changed, err := s.exec(`UPDATE answer SET body = NULL, whole = 0 WHERE id IN
-			(SELECT id FROM answer WHERE body IS NOT NULL AND done_at < ? ORDER BY done_at LIMIT ?)`, before.UnixNano(), limit)
+			(SELECT answer.id FROM answer JOIN purchase ON purchase.id = answer.id
+			WHERE body IS NOT NULL AND answer.done_at < ? AND state = 'committed' ORDER BY answer.done_at LIMIT ?)`, before.UnixNano(), limit)
 		n = int(changed)
 		return err
 	})

@@ -49,7 +49,13 @@ func full(t *testing.T) (*Store, clearing.Guarantee) {
 		o.Enqueue(t.Context(), evm.Call{ID: "call", From: address(1)}),
 		o.RecordAttempt(t.Context(), "call", evm.Attempt{Nonce: 4}),
 		o.Finish(t.Context(), "call", &evm.CallReceipt{BlockNumber: 9, OK: true}, ""),
+		bundleOf(t.Context(), s.Purchases(), 5),
 	); err != nil {
+		t.Fatal(err)
+	}
+	_, errTransfer := s.Purchases().Refund(t.Context(), purchase.Refund{Purchase: "p_buyer", Kind: purchase.ByTransfer, Amount: money.Units(4), Calls: 4})
+	_, errCredit := s.Purchases().Refund(t.Context(), purchase.Refund{Purchase: "p_1", Kind: purchase.ByCredit, Amount: money.Units(5)})
+	if err := errors.Join(errTransfer, errCredit); err != nil {
 		t.Fatal(err)
 	}
 	return s, g
@@ -92,6 +98,25 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 	callState := inTx(func(tx clearing.Tx) error { _, _, err := tx.CallState("call"); return err })
 	call := func(s *Store) error { _, err := s.Outbox().Find(context.Background(), "call"); return err }
 	bought := func(s *Store) error { _, _, err := s.Purchases().FindID(context.Background(), "p_1"); return err }
+	bundled := func(s *Store) error { _, _, err := s.Purchases().FindID(context.Background(), "p_buyer"); return err }
+	bundle := func(s *Store) error {
+		_, _, err := s.Purchases().FindBundle(context.Background(), "p_buyer")
+		return err
+	}
+	bundles := func(s *Store) error {
+		_, err := s.Purchases().Bundles(context.Background(), address(1), address(2))
+		return err
+	}
+	refund := func(s *Store) error {
+		_, _, err := s.Purchases().FindRefund(context.Background(), "p_buyer")
+		return err
+	}
+	refunds := func(s *Store) error { _, err := s.Purchases().OpenRefunds(context.Background()); return err }
+	credit := func(s *Store) error {
+		p := callOf("x")
+		_, err := s.Purchases().Credit(context.Background(), evm.Address{}, evm.Address{}, p.Network, p.Asset)
+		return err
+	}
 	secret := func(s *Store) error { _, err := s.Purchases().Secret(context.Background()); return err }
 
 	for _, tt := range []struct {
@@ -131,7 +156,29 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 		{"a purchase's state that is none", "UPDATE purchase SET state = 'sold'", bought, "purchase", "p_1"},
 		{"more charged than the cap", "UPDATE purchase SET charged = '6'", bought, "purchase", "p_1"},
 		{"a charge of a void purchase", "UPDATE purchase SET state = 'void'", bought, "purchase", "p_1"},
-		{"a short payment", "UPDATE purchase SET payment = x'00'", bought, "purchase", "p_1"},
+		{"a short payment", "UPDATE purchase SET payment = x'00' WHERE id = 'p_1'", bought, "purchase", "p_1"},
+		{"a short transaction", "UPDATE purchase SET tx = x'00' WHERE tx IS NOT NULL", bundled, "purchase", "p_buyer"},
+		{"a transaction of zeros", "UPDATE purchase SET tx = zeroblob(32) WHERE tx IS NOT NULL", bundled, "purchase", "p_buyer"},
+		{"a transaction of what was not to be settled", "UPDATE purchase SET settling = 0", bundled, "purchase", "p_buyer"},
+		{"committed, and nobody knows whether it is paid", "UPDATE purchase SET tx = NULL", bundled, "purchase", "p_buyer"},
+		{"a debt of what is over", "UPDATE purchase SET owed = '1'", bought, "purchase", "p_1"},
+		{"more credit than the cap", "UPDATE purchase SET credit = '6'", bought, "purchase", "p_1"},
+		{"more drawn than bought", "UPDATE purchase SET draws = 6", bundled, "purchase", "p_buyer"},
+		{"a bundle that nobody buys", "UPDATE purchase SET buys = 0", bundled, "purchase", "p_buyer"},
+		{"a draw that is charged", "UPDATE purchase SET bundle = 'p_buyer'", bought, "purchase", "p_1"},
+		{"a negative draw", "UPDATE purchase SET draws = -1", bundled, "purchase", "p_buyer"},
+		{"working without end", "UPDATE purchase SET state = 'working', charged = '0'", bought, "purchase", "p_1"},
+		{"more remaining than there was", "UPDATE bundle SET remaining = 6", bundle, "bundle", "p_buyer"},
+		{"a negative rest", "UPDATE bundle SET remaining = -1", bundles, "bundle", "p_buyer"},
+		{"a bundle's state that is none", "UPDATE bundle SET state = 'sold'", bundle, "bundle", "p_buyer"},
+		{"a bundle that is open for ever", "UPDATE bundle SET valid_until = NULL", bundle, "bundle", "p_buyer"},
+		{"a bundle's short asset", "UPDATE bundle SET asset = x'00'", bundles, "bundle", "p_buyer"},
+		{"a refund's kind that is none", "UPDATE refund SET kind = 'gift'", refund, "refund", "p_buyer"},
+		{"a refund's state that is none", "UPDATE refund SET state = 'lost'", refund, "refund", "p_buyer"},
+		{"a refund of nothing", "UPDATE refund SET amount = '0'", refunds, "refund", "p_buyer"},
+		{"a transfer with a note", "UPDATE refund SET proof = x'00'", refunds, "refund", "p_buyer"},
+		{"a transfer's short transaction", "UPDATE refund SET tx = x'00'", refund, "refund", "p_buyer"},
+		{"a credit that is none", "UPDATE credit SET amount = '-1'", credit, "credit", "0x"},
 		{"a header that is no JSON", "UPDATE answer SET header = '['", bought, "answer", "p_1"},
 		{"a short secret", "UPDATE secret SET value = x'00'", secret, "secret", "quotes"},
 	} {
@@ -268,10 +315,20 @@ func TestReadsUseIndexes(t *testing.T) {
 	_, _, e4 := s.Purchases().FindID(t.Context(), "x")
 	_, e5 := s.Purchases().Unfinished(t.Context())
 	_, e6 := s.Purchases().Undelivered(t.Context(), 1)
-	if err := errors.Join(e1, e2, e3, e4, e5, e6); err != nil {
+	_, _, e7 := s.Purchases().FindBundle(t.Context(), "x")
+	_, e8 := s.Purchases().Bundles(t.Context(), address(1), address(2))
+	_, _, e9 := s.Purchases().FindRefund(t.Context(), "x")
+	_, e10 := s.Purchases().OpenRefunds(t.Context())
+	_, e11 := s.Purchases().Credit(t.Context(), address(1), address(2), "", address(3))
+	if err := errors.Join(e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.read(t.Context(), func(r *session) error {
+		for _, id := range []string{"", "x"} {
+			if _, _, err := r.forCall(callOf("x"), purchase.BundleAsk{Draw: 1, Bundle: id}); !errors.Is(err, purchase.ErrNoBundle) {
+				return err
+			}
+		}
 		asked := 0
 		for query := range r.prepared {
 			if !strings.HasPrefix(query, "SELECT") {
@@ -296,7 +353,7 @@ func TestReadsUseIndexes(t *testing.T) {
 				return err
 			}
 		}
-		if asked < 18 {
+		if asked < 27 {
 			t.Errorf("only %d queries were asked about", asked)
 		}
 		return nil
@@ -337,6 +394,13 @@ func TestAnswersAreKeptUpToALimitAndForAWhile(t *testing.T) {
 	answer("p_empty", "", true)
 	answer("p_large", "", false)
 
+	held := reservation("p_held", evm.Hash{9})
+	_, err := b.Reserve(t.Context(), held)
+	held.State, held.DoneAt = purchase.Pending, noon
+	held.Answer = &purchase.Answer{Status: 201, Header: map[string][]string{"A": {"b"}}, Body: []byte("held"), Whole: true}
+	if err := errors.Join(err, b.Finish(t.Context(), held)); err != nil {
+		t.Fatal(err)
+	}
 	for i, want := range []int{1, 1, 0} {
 		if n, err := s.Prune(t.Context(), noon.Add(time.Minute), 1); n != want || err != nil {
 			t.Errorf("prune %d: %d, %v, want %d", i, n, err, want)
@@ -345,6 +409,7 @@ func TestAnswersAreKeptUpToALimitAndForAWhile(t *testing.T) {
 	answer("p_old", "", false)
 	answer("p_empty", "", false)
 	answer("p_new", "5678", true)
+	answer("p_held", "held", true)
 	if _, err := b.Reserve(t.Context(), reservation("p_again", evm.Keccak256([]byte("p_old")))); !errors.Is(err, purchase.ErrTaken) {
 		t.Errorf("a payment whose answer is gone: %v, want %v", err, purchase.ErrTaken)
 	}
