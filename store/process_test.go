@@ -398,12 +398,12 @@ func TestOfTwoProcessesOneGetsTheLastCall(t *testing.T) {
 		t.Errorf("%d units were drawn of %d", won, units-1)
 	}
 	left(0)
-	// Both undo the requests of the first, so each of those is undone twice.
-	undone := ask(func(_, n int) string { return fmt.Sprintf("void 0-%d", n) })
+	// Both undo half of the requests of both, so each of those is undone twice.
+	undone := ask(func(_, n int) string { return fmt.Sprintf("void %d-%d", n%2, n/2) })
 	left(uint64(undone))
 	drawn := 0
-	for n := range requests {
-		p, found, err := s.Purchases().FindID(t.Context(), fmt.Sprintf("p_1-%d", n))
+	for n := range 2 * requests {
+		p, found, err := s.Purchases().FindID(t.Context(), fmt.Sprintf("p_%d-%d", n%2, n/2))
 		if err != nil {
 			t.Fatal(err)
 		}
