@@ -41,7 +41,7 @@ var below = map[string][]string{
 	"clearing":                {"evm", "guarantee", "ledger", "money"},
 	"clearing/booktest":       {"clearing", "evm", "guarantee", "ledger", "money"},
 	"facilitator/desk":        {"evm", "money", "x402"},
-	"store":                   {"clearing", "evm", "facilitator/desk", "guarantee", "ledger", "money", "purchase", "x402"},
+	"store":                   {"clearing", "evm", "facilitator/desk", "guarantee", "ledger", "money", "purchase"},
 	"api/client":              {"evm", "guarantee", "money", "network", "x402"},
 	"api":                     {"clearing", "evm", "guarantee", "money", "network", "x402"},
 	"payer":                   {"api/client", "evm", "exact", "guarantee", "money", "network", "purchase", "x402"},

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/facilitator/desk"
-	"github.com/farthing402/farthing/x402"
 )
 
 // settlements is a gas desk's view. It implements [desk.Book].
@@ -254,52 +254,38 @@ func settlement(rows *sql.Rows) (x desk.Settlement, err error) {
 // Settlements returns the gas desks' view.
 func (s *Store) Settlements() desk.Book { return settlements{s} }
 
-// catalogue is a facilitator's view of what is sold.
-type catalogue struct{ s *Store }
+// Catalogue keeps what a facilitator has seen sold. It is safe for concurrent use.
+type Catalogue struct{ s *Store }
 
 // Catalogue returns a facilitator's view of what it has seen sold.
-func (s *Store) Catalogue() x402.Catalogue { return catalogue{s} }
+func (s *Store) Catalogue() *Catalogue { return &Catalogue{s} }
 
-// Put implements [x402.Catalogue].
-func (c catalogue) Put(ctx context.Context, item x402.Discovered) error {
-	text, err := json.Marshal(item)
-	if err != nil {
-		return fmt.Errorf("resource %s: %w", item.Resource, err)
+// Put takes an item in, JSON, in place of the one that was known by the name.
+func (c *Catalogue) Put(ctx context.Context, name string, item []byte, at time.Time) error {
+	if !json.Valid(item) {
+		return fmt.Errorf("resource %s: no JSON", name)
 	}
 	return c.s.write(ctx, func(s *session) error {
-		if _, err := s.exec(`INSERT INTO resource (type, url, tool, item, updated_at) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (type, url, tool) DO UPDATE SET item = excluded.item, updated_at = excluded.updated_at`,
-			item.Type, item.Resource, item.Tool(), string(text), item.LastUpdated.UnixMilli()); err != nil {
-			return fmt.Errorf("resource %s: %w", item.Resource, err)
+		if _, err := s.exec(`INSERT INTO resource (name, item, updated_at) VALUES (?, ?, ?)
+			ON CONFLICT (name) DO UPDATE SET item = excluded.item, updated_at = excluded.updated_at`, name, string(item), at.UnixMilli()); err != nil {
+			return fmt.Errorf("resource %s: %w", name, err)
 		}
 		return nil
 	})
 }
 
-// List implements [x402.Catalogue].
-func (c catalogue) List(ctx context.Context, kind string) (all []x402.Discovered, err error) {
-	query, args := "SELECT url, item FROM resource ORDER BY seq", []any(nil)
-	if kind != "" {
-		query, args = "SELECT url, item FROM resource WHERE type = ? ORDER BY seq", []any{kind}
-	}
+// List returns the items with their names, in the order in which they were first seen.
+func (c *Catalogue) List(ctx context.Context) (names []string, items [][]byte, err error) {
 	err = c.s.read(ctx, func(s *session) error {
-		return s.each(query, args, func(rows *sql.Rows) error {
-			var url string
-			var text []byte
-			var item x402.Discovered
-			err := rows.Scan(&url, &text)
-			if err == nil {
-				err = json.Unmarshal(text, &item)
+		return s.each("SELECT name, item FROM resource ORDER BY seq", nil, func(rows *sql.Rows) error {
+			var name string
+			var item []byte
+			if err := rows.Scan(&name, &item); err != nil {
+				return corrupt("resource", name, err)
 			}
-			if err == nil && item.Resource != url {
-				err = errors.New("item is of another resource")
-			}
-			if err != nil {
-				return corrupt("resource", url, err)
-			}
-			all = append(all, item)
+			names, items = append(names, name), append(items, item)
 			return nil
 		})
 	})
-	return all, err
+	return names, items, err
 }

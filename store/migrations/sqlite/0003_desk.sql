@@ -65,10 +65,7 @@ CREATE TABLE gas_spent (
 -- What a facilitator has seen sold.
 CREATE TABLE resource (
     seq INTEGER PRIMARY KEY, -- order in which they were first seen
-    type TEXT NOT NULL,
-    url TEXT NOT NULL,
-    tool TEXT NOT NULL, -- of a resource that is one tool among several; else empty
+    name TEXT NOT NULL UNIQUE, -- what a later payment for the same renews
     item TEXT NOT NULL, -- JSON, as it is answered
-    updated_at INTEGER NOT NULL, -- milliseconds
-    UNIQUE (type, url, tool)
+    updated_at INTEGER NOT NULL -- milliseconds
 ) STRICT;
