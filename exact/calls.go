@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
@@ -32,6 +33,15 @@ func reverted(err error) (revert, bool) {
 	var r revert
 	ok := errors.As(err, &r)
 	return r, ok
+}
+
+// said returns a refusal's own words, or else the node's.
+func said(r revert) string {
+	text := revertText(r.RevertData())
+	if reason := r.RevertReason(); reason != "" && (len(r.RevertData()) < 4 || strings.HasPrefix(text, "error 0x")) {
+		return clip(reason)
+	}
+	return text
 }
 
 // What the methods call. The tokens' functions with a signature exist twice: for the three parts of a key's, and for any.
@@ -109,7 +119,7 @@ func (a answer) text() (string, bool) {
 func ask(ctx context.Context, chain Chain, from evm.Address, c call) (answer, error) {
 	data, err := chain.Read(ctx, from, c.to, c.data)
 	if r, ok := reverted(err); ok {
-		return answer{data: r.RevertData(), reason: r.RevertReason()}, nil
+		return answer{data: r.RevertData(), reason: said(r)}, nil
 	}
 	if err != nil {
 		return answer{}, fmt.Errorf("call %s on chain %d: %w", c.to, chain.ChainID(), err)

@@ -220,6 +220,15 @@ func (v *Verifier) simulate(ctx context.Context, a Authorization, payer account,
 	if err != nil {
 		return err
 	}
+	if a.Method == Permit2 {
+		// A call of an account without code succeeds.
+		if there, err := v.isContract(ctx, a.Spender, now); err != nil || !there {
+			if err == nil {
+				err = x402.Errorf("permit2_proxy_not_deployed", "proxy %s is not on chain %d", a.Spender, a.ChainID)
+			}
+			return err
+		}
+	}
 	if a.Approval != nil && a.Permit == nil {
 		// The approval is not on the chain yet, and a call cannot put it there.
 		return v.diagnosePermit2(ctx, a, several, true, "")
@@ -389,11 +398,8 @@ func (a Authorization) Reverted(err error) error {
 	if !ok {
 		return err
 	}
-	said := revertText(r.RevertData())
-	if reason := r.RevertReason(); reason != "" && (len(r.RevertData()) < 4 || strings.HasPrefix(said, "error 0x")) {
-		said = reason
-	}
-	return x402.Errorf(a.revertCode(said), "settle payment of %s: %s", a.From, clip(said))
+	words := said(r)
+	return x402.Errorf(a.revertCode(words), "settle payment of %s: %s", a.From, words)
 }
 
 func (a Authorization) revertCode(said string) string {
