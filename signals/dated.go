@@ -58,6 +58,22 @@ func Dated(on network.Chain) (DatedFee, bool) {
 	return DatedFee{}, false
 }
 
+// DatedPrice is what a coin was worth.
+type DatedPrice struct {
+	Dollars Dollars
+	AsOf    string // year and month
+}
+
+// DatedCoin is the figure for a coin by its symbol, and false where there is none.
+func DatedCoin(symbol string) (DatedPrice, bool) {
+	for _, d := range dated {
+		if c, err := network.Lookup(d.network); err == nil && symbol != "" && c.Native == symbol {
+			return DatedPrice{Dollars{one}.Times(RatioOf(d.coin, 100)), d.asOf}, true
+		}
+	}
+	return DatedPrice{}, false
+}
+
 // Rail is another way to be paid, and what it takes.
 type Rail struct {
 	Name   string

@@ -169,6 +169,11 @@ func (x Ratio) Percent() string {
 	return text + " %"
 }
 
+// String is the number as a percentage with every digit, four after the point at most.
+func (x Ratio) String() string {
+	return decimal(new(big.Rat).Mul(orZero(x.r), big.NewRat(100, 1)), 4, false) + " %"
+}
+
 // Decimal is the number for a program, rounded down, with at most six digits after the point.
 func (x Ratio) Decimal() string { return decimal(orZero(x.r), 6, false) }
 

@@ -102,6 +102,11 @@ func TestWhatPeopleWroteKeepsItsDigits(t *testing.T) {
 			t.Errorf("%s is %s, want %s", text, got, want)
 		}
 	}
+	for text, want := range map[string]string{"2.9%": "2.9 %", "3.49%": "3.49 %", "0.05 %": "0.05 %", "50%": "50 %", "0%": "0 %"} {
+		if got := percent(t, text).String(); got != want {
+			t.Errorf("%s is %s, want %s", text, got, want)
+		}
+	}
 	if got := RatioOf(1, 3).Decimal(); got != "0.333333" {
 		t.Errorf("a third is %s", got)
 	}

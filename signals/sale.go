@@ -93,7 +93,7 @@ func (s Sale) Line(way Way, sponsored bool) Line {
 		l.Many = max(calls/buyers, 1)
 		collected := s.Fees.PartOf(s.Gas.Collected)
 		posted := s.Fees.PartOf(s.Gas.Creditor.plus(s.Gas.Debtor, buyers)).Add(s.Fees.PartOf(s.Gas.Cycle))
-		l.Payer = "you, and the operator passes its part on"
+		l.Payer = "you and the operator"
 		l.Fee = collected.Add(posted).Among(calls)
 		if sponsored {
 			l.Payer = "the operator; you collect"

@@ -300,6 +300,14 @@ func TestDatedFiguresBelongToNetworksThatExist(t *testing.T) {
 			t.Errorf("no figure for %s", name)
 		}
 	}
+	if p, ok := DatedCoin("ETH"); !ok || p.Dollars.Cmp(dollars(t, "$3000")) != 0 || p.AsOf == "" {
+		t.Errorf("an ether was worth %+v", p)
+	}
+	for _, none := range []string{"", "IOTX"} {
+		if p, ok := DatedCoin(none); ok {
+			t.Errorf("%q was worth %v", none, p.Dollars)
+		}
+	}
 	if f, ok := Dated(network.Chain{Name: "elsewhere"}); ok {
 		t.Errorf("a network that nobody looked at costs %+v", f)
 	}

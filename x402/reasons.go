@@ -33,6 +33,7 @@ var reasons = []Reason{
 	{"chain_mismatch", 500, 1, "after", "The chain behind the RPC URL is not the one that was named, or carries other contracts.", notCharged, "Check --rpc-url, --network and deployment.json."},
 	{"chain_unreachable", 503, 1, "same payment", "The chain does not answer.", "Nothing moved; what was sent stays recorded and is followed up.", "Check the RPC URL and try again."},
 	{"keystore_passphrase", 500, 2, "after", "The passphrase of a key file is wrong or not given.", notSigned, "Name a file with FARTHING_PASSPHRASE_FILE, or type it when asked."},
+	{"fee_unknown", 400, 2, "after", "What gas costs on a network, or what its coin is worth, is not known.", notCharged, "Name a node with --rpc-url, or give --gas-price and --native-price."},
 	{"below_break_even", 500, 1, "after", "A route would sell at a loss.", notCharged, "Sell a bundle, raise the price, or pass --allow-loss."},
 
 	{"payment_required", 402, 4, "new payment", "The resource has a price and the request carried no payment.", notCharged, "Pay it: farthing get --max LIMIT URL."},

@@ -63,7 +63,7 @@ func TestPromisedCodes(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[string][2]int{
 		"upstream_unreachable": {502, 1}, "house_unreachable": {503, 4}, "budget_exceeded": {402, 3}, "collateral_insufficient": {402, 4},
-		"no_common_option": {402, 4}, "asset_unknown": {400, 2}, "price_invalid": {500, 2}, "below_break_even": {500, 1}, "payment_used": {409, 4},
+		"no_common_option": {402, 4}, "asset_unknown": {400, 2}, "price_invalid": {500, 2}, "below_break_even": {500, 1}, "fee_unknown": {400, 2}, "payment_used": {409, 4},
 		"settlement_pending": {503, 5}, "payee_changed": {402, 3}, "timestamp_skew": {402, 4},
 		"payment_required": {402, 4}, "payment_undecodable": {402, 4}, "payment_header_duplicate": {400, 4}, "payment_header_oversized": {400, 4},
 		"payment_mismatch": {402, 4}, "quote_expired": {402, 4}, "payment_in_progress": {409, 4}, "payment_void": {402, 4},

@@ -26,6 +26,7 @@ type cli struct {
 
 	Init    initCmd    `cmd:"" group:"Sell" help:"Write a gate.yaml to begin with."`
 	Gate    gateCmd    `cmd:"" group:"Sell" help:"Charge for requests to any HTTP server, as a reverse proxy before it."`
+	Price   priceCmd   `cmd:"" group:"Sell" help:"Say what is left of a price, for each way to sell, and what others would take."`
 	Collect collectCmd `cmd:"" group:"Sell" help:"Bring in what is owed to you."`
 
 	Get      getCmd      `cmd:"" group:"Buy" help:"Request a URL, paying if it asks for it, within a limit."`

@@ -32,6 +32,7 @@ type gateCmd struct {
 	Book          string `help:"SQLite file of purchases; default gate.db in farthing's folder." placeholder:"FILE"`
 	BaseURL       string `name:"base-url" help:"Origin under which buyers reach the gate, if something stands in front of it." placeholder:"URL"`
 	PayTo         string `help:"Address that is paid; default the key's." placeholder:"0x…"`
+	AllowLoss     bool   `help:"Sell also where a way to pay costs more than it brings in."`
 	Shared        bool   `help:"Other gates use the same book: what they serve is not taken for lost."`
 }
 
@@ -172,7 +173,7 @@ func (c *gateCmd) read(r *run) (file gateFile, err error) {
 		return file, misuse("which server?").hint("--upstream http://localhost:3000")
 	}
 	if r.cli.Dev {
-		return file, nil
+		return file, c.guard(r, file)
 	}
 	if file.Network == "" {
 		return file, misuse("which network?").hint("--network base-sepolia, or --dev for test money on this machine")
@@ -180,7 +181,7 @@ func (c *gateCmd) read(r *run) (file gateFile, err error) {
 	if file.ClearingHouse == "" {
 		return file, misuse("which clearing house?").hint("--clearing-house URL, or --dev")
 	}
-	return file, nil
+	return file, c.guard(r, file)
 }
 
 func (c *gateCmd) load(r *run) (gateFile, error) {

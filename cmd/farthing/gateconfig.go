@@ -21,6 +21,7 @@ type gateFile struct {
 	Network       string
 	Accept        []string
 	ClearingHouse string
+	Costs         costing
 	Routes        []gateRoute
 }
 
@@ -94,6 +95,7 @@ func parseGate(name string, text []byte, env func(string) (string, bool)) (gateF
 					g.Accept = append(g.Accept, way.Text)
 				}
 			},
+			"costs":  func(n *yaml.Node) { g.Costs = p.costs(n) },
 			"routes": func(n *yaml.Node) { g.Routes = p.routes(n) },
 		})
 	}

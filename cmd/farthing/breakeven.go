@@ -1,0 +1,256 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/signals"
+)
+
+// costing is what gate.yaml says under costs: what the seller's calls cost, and who pays the gas.
+type costing struct {
+	Items     []signals.Cost
+	Units     signals.Usage // what a typical call uses
+	Gas       string        // gwei; empty takes the dated figure
+	Coin      string        // dollars for one native coin; empty takes the dated figure
+	Sponsored bool          // the facilitator pays the gas and asks nothing for it
+}
+
+// costs reads that part of the file. Its keys are the names of costs with _ for the space, cost for all of
+// them together, units, gas and coin.
+func (p *gateParser) costs(n *yaml.Node) (c costing) {
+	known := map[string]func(*yaml.Node){
+		"units": func(n *yaml.Node) {
+			l := p.text(n)
+			var err error
+			if c.Units, err = signals.ParseUsage(l.Text); err != nil {
+				p.fault(l, "units: %v", err)
+			}
+		},
+		"gas": func(n *yaml.Node) {
+			l := p.text(n)
+			if c.Sponsored = l.Text == "sponsored"; c.Sponsored {
+				return
+			}
+			c.Gas = l.Text
+			if _, err := parseGwei(l.Text); err != nil {
+				p.fault(l, "%v", err).hint("0.005 gwei, or sponsored if the facilitator pays it and asks nothing for it")
+			}
+		},
+	}
+	known["coin"] = func(n *yaml.Node) {
+		l := p.text(n)
+		c.Coin = l.Text
+		if _, err := signals.ParseDollars(l.Text); err != nil {
+			p.fault(l, "coin: %v", err).hint("what one coin that pays gas is worth: $3000")
+		}
+	}
+	add := func(name string) func(*yaml.Node) {
+		return func(n *yaml.Node) {
+			l := p.text(n)
+			cost, err := signals.ParseCost(name, l.Text)
+			var bad *money.PriceError
+			if errors.As(err, &bad) {
+				l.Column += bad.Column - 1
+			}
+			if err != nil {
+				p.fault(l, "%v", err)
+				return
+			}
+			c.Items = append(c.Items, cost)
+		}
+	}
+	known["cost"] = add("")
+	for _, name := range signals.CostNames {
+		known[strings.ReplaceAll(name, " ", "_")] = add(name)
+	}
+	p.fields(n, known)
+	return c
+}
+
+// gasOn is the price of gas, and of the coin that pays it, that the file names, if it is for that network: the file's own.
+func (g gateFile) gasOn(all network.Registry, on network.Chain) (gas, coin string) {
+	if home, err := all.Lookup(g.Network); g.Network != "" && (err != nil || home.ID != on.ID) {
+		return "", ""
+	}
+	return g.Costs.Gas, g.Costs.Coin
+}
+
+// offer is one way to pay for a route.
+type offer struct {
+	Route   string
+	Price   money.Price
+	Minimum money.Money // least charge of a route whose price is per unit; the zero value is none
+	Way     signals.Way
+	Bundle  uint64 // calls that one payment buys; 0 and 1 are one
+	On      network.Chain
+}
+
+// loss is an offer that takes more than it brings in.
+type loss struct {
+	Offer offer
+	Line  signals.Line
+	Price signals.Dollars
+	// Bundle is how many calls sold at once would not lose; 0 where no number helps.
+	Bundle uint64
+}
+
+// Error says what is lost, as in: GET /quote: exact costs $0.00098 a call, price $0.0005.
+func (l loss) Error() string {
+	way := string(l.Offer.Way)
+	if l.Offer.Bundle > 1 {
+		way += fmt.Sprintf(" in bundles of %d", l.Offer.Bundle)
+	}
+	switch {
+	case l.Line.Cost.Cmp(l.Price) > 0:
+		return fmt.Sprintf("%s: a call costs you %s, price %s", l.Offer.Route, l.Line.Cost.Up(), l.Price)
+	case l.Line.Fee.Cmp(l.Price) > 0:
+		return fmt.Sprintf("%s: %s costs %s a call, price %s", l.Offer.Route, way, l.Line.Fee.Up(), l.Price)
+	}
+	return fmt.Sprintf("%s: %s costs %s a call beside your own %s, price %s", l.Offer.Route, way, l.Line.Fee.Up(), l.Line.Cost.Up(), l.Price)
+}
+
+// remedy is what to write into the route instead.
+func (l loss) remedy() string {
+	switch {
+	case l.Line.Cost.Cmp(l.Price) >= 0 || l.Bundle == 0 && l.Offer.Way != signals.Upto:
+		return "price: " + l.Line.Minimum.Up() + " or more"
+	case l.Offer.Way == signals.Upto:
+		return "minimum: " + l.Line.Minimum.Up()
+	}
+	return fmt.Sprintf("bundle: %d calls", l.Bundle)
+}
+
+// guardCycle is the traffic that a guarantee's share in a cycle is reckoned with, where nobody sells anything yet.
+var guardCycle = signals.Cycle{Calls: 1000, Buyers: 10}
+
+// losses finds the offers that lose at some tariffs, by the name of the network. An offer on a network without a tariff is
+// not judged. A cost by a unit of which nobody said how much a call uses counts as nothing; the error says which.
+func losses(offers []offer, c costing, tariffs map[string]tariff) ([]loss, error) {
+	cost, missing := signals.Sum(c.Items, c.Units)
+	var found []loss
+	for _, o := range offers {
+		t, ok := tariffs[o.On.Name]
+		if !ok || o.Price.Free() {
+			continue
+		}
+		s := signals.Sale{Price: smallest(o, c.Units), Cost: cost, Fees: t.Fees, Gas: signals.DefaultGas, Bundle: max(o.Bundle, 1), Batch: 1, Cycle: guardCycle}
+		way := o.Way
+		if way == signals.Exact && o.Bundle > 1 {
+			way = signals.Bundle
+		}
+		line := s.Line(way, c.Sponsored)
+		if !line.Loses() {
+			continue
+		}
+		l := loss{Offer: o, Line: line, Price: s.Price}
+		if n, ok := s.Bundled(); ok && o.Way == signals.Exact && n > max(o.Bundle, 1) {
+			l.Bundle = n
+		}
+		found = append(found, l)
+	}
+	return found, missing
+}
+
+// smallest is what a typical call is charged, or where nobody said what it uses, the least that any is.
+func smallest(o offer, u signals.Usage) signals.Dollars {
+	price, err := signals.Typical(o.Price, u)
+	if err != nil {
+		price = signals.DollarsOf(o.Price.Money) // one block
+	}
+	if least := signals.DollarsOf(o.Minimum); price.Cmp(least) < 0 {
+		return least
+	}
+	return price
+}
+
+// guard refuses a price list in which a way to pay loses where money is real, unless losses were allowed; elsewhere it
+// warns. What gas costs is not asked of a node: it is what the file says, or a figure with a date.
+func (c *gateCmd) guard(r *run, file gateFile) error {
+	all, err := r.networks()
+	if err != nil {
+		return err
+	}
+	offers, err := c.offers(r, all, file)
+	if err != nil {
+		return err
+	}
+	tariffs, unknown := map[string]tariff{}, map[string]bool{}
+	for _, o := range offers {
+		if _, known := tariffs[o.On.Name]; known || unknown[o.On.Name] {
+			continue
+		}
+		gas, coin := file.gasOn(all, o.On)
+		t, err := r.tariff(o.On, nil, gas, coin)
+		if err == nil {
+			tariffs[o.On.Name] = t
+			continue
+		}
+		unknown[o.On.Name] = true
+		if !o.On.Test {
+			r.say("note     %v, so nobody looked whether prices cover it; costs: {gas: …, coin: …} tells", err)
+		}
+	}
+	found, missing := losses(offers, file.Costs, tariffs)
+	if missing != nil {
+		for line := range strings.SplitSeq(missing.Error(), "\n") {
+			r.say("note     costs: %s, so it counts as nothing; costs: {units: …} tells", line)
+		}
+	}
+	real := slices.DeleteFunc(slices.Clone(found), func(l loss) bool { return l.Offer.On.Test })
+	if len(real) == 0 || c.AllowLoss {
+		for _, l := range found {
+			r.say("warning  %v; %s", l, l.remedy())
+		}
+		return nil
+	}
+	lines := make([]string, len(real))
+	for i, l := range real {
+		lines[i] = l.Error()
+	}
+	return fail("below_break_even", "%s", strings.Join(lines, "\n       ")).hint("%s, or --allow-loss", real[0].remedy())
+}
+
+// offers are the ways to pay that a price list offers, each route's with each of its ways.
+func (c *gateCmd) offers(r *run, all network.Registry, file gateFile) ([]offer, error) {
+	name := file.Network
+	if r.cli.Dev {
+		name = "dev"
+	}
+	home, err := all.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	var offers []offer
+	for _, route := range file.Routes {
+		price, err := money.ParsePrice(route.Price.Text)
+		if err != nil || route.Free || price.Free() || inDollars(price, home) != nil {
+			continue // the gate refuses what is no price, and says where it is
+		}
+		minimum, err := money.ParseMoney(route.Minimum.Text)
+		if err != nil {
+			minimum = money.Money{}
+		}
+		for _, way := range waysOf(file) {
+			offers = append(offers, offer{Route: route.Pattern.Text, Price: price, Minimum: minimum, Way: way, On: home})
+		}
+	}
+	return offers, nil
+}
+
+func waysOf(file gateFile) []signals.Way {
+	var ways []signals.Way
+	for _, text := range file.Accept {
+		ways = append(ways, signals.Way(text))
+	}
+	if len(ways) == 0 {
+		ways = []signals.Way{signals.Guarantee}
+	}
+	return ways
+}
