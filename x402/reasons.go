@@ -96,6 +96,7 @@ var reasons = []Reason{
 	{"seller_error", 502, 1, "never", "The seller answered with an error of its own.", notCharged, "See what it says."},
 	{"offer_invalid", 402, 4, "never", "The seller's 402 contradicts itself or the request.", notSigned, "Tell the seller."},
 	{"payment_refused", 402, 4, "never", "The seller refused a payment and gave no reason that we know.", "The seller says nothing was charged.", "Ask the seller; the purchase is in the journal."},
+	{"receipt_invalid", 502, 1, "never", "The seller's signed receipt does not hold.", "Nothing changes: a receipt is the seller's word only.", "Tell the seller, and keep the answer."},
 	{"journal_unusable", 500, 1, "after", "The journal of purchases cannot be read or written.", notSigned, "Check the file and its permissions."},
 
 	{"payment_id_conflict", 409, 4, "new payment", "The payment's id stands for another payment already.", "Not charged again.", "Use a new payment id, or send the first payment again."},
