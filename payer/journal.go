@@ -51,6 +51,7 @@ type journal struct {
 	done    []row                      // guarded by mu; finished ones, if in memory
 	payees  map[string]pin             // guarded by mu; by seller and network, and by way besides
 	bundles map[string]*held           // guarded by mu; by the purchase that bought it
+	named   map[string]row             // guarded by mu; the last one of a name
 	bought  map[string]bool            // guarded by mu; what was charged, see [row.resource]
 	txs     map[string]map[string]bool // guarded by mu; purchases by transaction
 	total   money.Amount               // guarded by mu
@@ -105,6 +106,7 @@ func openJournal(path string, l limits, now func() time.Time, log *slog.Logger) 
 func (j *journal) forget() {
 	j.read = 0
 	j.sums, j.open, j.payees = make(map[string]share), make(map[string]row), make(map[string]pin)
+	j.named = make(map[string]row)
 	j.bundles, j.bought, j.txs = make(map[string]*held), make(map[string]bool), make(map[string]map[string]bool)
 	j.perDay, j.wordDay = make(map[int64]money.Amount), make(map[int64]money.Amount)
 	j.total, j.word = money.Amount{}, money.Amount{}
@@ -227,6 +229,9 @@ func (j *journal) apply(r row) {
 		}
 	}
 	j.applyBundle(r)
+	if r.Name != "" {
+		j.named[r.Name] = r
+	}
 	if r.State == Charged {
 		j.bought[r.resource()] = true
 	}
@@ -300,6 +305,9 @@ func (j *journal) expire(now time.Time) {
 				delete(h.draws, id)
 			}
 			delete(j.bundles, id)
+			if j.named[r.Name].ID == id {
+				delete(j.named, r.Name)
+			}
 		}
 	}
 }

@@ -79,6 +79,7 @@ type PendingError struct {
 	Purchase    string
 	URL         string
 	Transaction string // hash of the transaction that may have paid, as the seller names it; empty if none
+	Pay         bool   // it is a payment by [Payer.Pay], which [Payer.ResumePay] finishes
 	Err         error  // why the outcome is not known
 }
 
@@ -92,8 +93,12 @@ func (e *PendingError) Error() string {
 
 // Unwrap returns the cause, and the error as the table knows it: settlement_pending.
 func (e *PendingError) Unwrap() []error {
+	verb := "get"
+	if e.Pay {
+		verb = "pay"
+	}
 	return []error{&x402.Error{
-		Code: "settlement_pending", Message: e.Error(), Hint: "farthing get --resume " + e.Purchase + "; do not pay again",
+		Code: "settlement_pending", Message: e.Error(), Hint: "farthing " + verb + " --resume " + e.Purchase + "; do not pay again",
 	}, e.Err}
 }
 

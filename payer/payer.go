@@ -47,6 +47,9 @@ type Config struct {
 	// what a seller says of a transfer is not compared with the chain.
 	Wallet Wallet
 
+	Facilitator x402.Facilitator // brings what Pay signs to the chain; nil: nobody does
+	Sender      Sender           // sends what Pay pays from the payer's own account, in place of the facilitator
+
 	Transport http.RoundTripper // nil: http.DefaultTransport
 	Now       func() time.Time  // nil: time.Now
 	// Wait waits between attempts to fetch a lost answer. Nil: a timer.

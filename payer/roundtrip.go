@@ -691,6 +691,8 @@ func (p *Payer) Resume(ctx context.Context, id string) (*http.Response, error) {
 		return nil, errJournal(p.Journal, err)
 	case !ok:
 		return nil, x402.Errorf("not_found", "no purchase %s in the journal", clip(id))
+	case r.Seller == "":
+		return nil, x402.Errorf("not_found", "%s is a payment outside any request", id).WithHint("farthing pay --resume %s", id)
 	case r.Payment == "":
 		return nil, x402.Errorf("not_found", "purchase %s was never paid, or too long ago to be asked for again", id)
 	case r.BodyGone:

@@ -92,6 +92,7 @@ var reasons = []Reason{
 	{"payee_changed", 402, 3, "after", "The seller asks to be paid at another address than before.", notSigned, "Ask the seller; then --trust-payee ADDRESS."},
 	{"no_common_option", 402, 4, "after", "None of the seller's ways to pay is one of yours.", notSigned, "Fund the network it takes, or ask the seller to accept yours."},
 	{"bundle_disputed", 402, 4, "after", "By the buyer's count a bundle that was paid for has something left, and the seller does not honour it.", "Nothing was paid for this request; the bundle was paid when it was bought.", "Ask the seller, showing the bundle's purchase; or buy anew: farthing get --rebuy."},
+	{"id_reused", 409, 2, "never", "A payment of this name was made before, and it was another one.", notSigned, "Use another --id for another payment."},
 	{"seller_unreachable", 503, 1, "same payment", "The seller does not answer.", notSigned, "Check the address and try again."},
 	{"seller_error", 502, 1, "never", "The seller answered with an error of its own.", notCharged, "See what it says."},
 	{"offer_invalid", 402, 4, "never", "The seller's 402 contradicts itself or the request.", notSigned, "Tell the seller."},
