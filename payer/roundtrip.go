@@ -111,6 +111,21 @@ func (p *Payer) buy(req *http.Request, body []byte, resp *http.Response) (*http.
 		if err != nil {
 			return nil, p.unusable(req, err)
 		}
+		if attempt == 1 {
+			answer, err := p.signIn(req, body, t)
+			if err != nil {
+				return nil, err
+			}
+			switch {
+			case answer == nil:
+			case answer.StatusCode != http.StatusPaymentRequired:
+				return answer, nil
+			default:
+				if t, err = readTerms(answer); err != nil {
+					return nil, p.unusable(req, err)
+				}
+			}
+		}
 		r, leave, err := l.prepare(body, t)
 		if err != nil {
 			var need *NeedError
@@ -380,12 +395,8 @@ func (p *Payer) envelope(o option, t terms, id string, payload any) (x402.Paymen
 			echoed[key] = value
 		}
 	}
-	if asked, ok := echoed[identifierKey]; ok {
-		if echoed[identifierKey], err = identified(asked, id); err != nil {
-			return payment, err
-		}
-	}
 	payment.Extensions = echoed
+	payment, _ = payment.WithPaymentID(id) // if the seller asks for one
 	return payment, nil
 }
 

@@ -15,6 +15,7 @@ type bundleOffer struct {
 	Units uint64 `json:"units"`
 	Unit  string `json:"unit"`
 	Valid string `json:"valid"` // a duration as Go writes it, from when it is paid
+	Route string `json:"route"` // the seller's name of it: what else the bundle may be drawn for
 }
 
 // bundleState is what a receipt says about the bundle that a request drew from.

@@ -138,7 +138,7 @@ func (v *visit) requirements(o offer) (x402.Requirements, bool, error) {
 		"uncaptured": o.quote.Uncaptured, "expires": o.quote.Expires, // unix seconds
 	}
 	if b := o.tariff.bundle; b != nil {
-		members["bundle"] = bundleOffer{b.units, string(o.tariff.price.Unit.Kind), b.valid.String()}
+		members["bundle"] = bundleOffer{b.units, string(o.tariff.price.Unit.Kind), b.valid.String(), v.name()}
 	}
 	if !o.way.describe(v, o, members) {
 		return r, false, nil
