@@ -13,7 +13,9 @@
 //   - guarantee: a payer's signed promise, backed by collateral. certificate: the clearing house's signature on it.
 //     note: the payee's signature that lowers what a guarantee pays; void is a note for nothing.
 //   - reserve: make a payment durably one purchase's. charge: what a purchase costs in the end. void and refund: undo
-//     before and after the charge.
+//     before and after the charge. job: work that goes on after a 202, charged or void later by its purchase's id.
+//   - bundle: units bought ahead by one payment. draw: a request takes units from it. credit: what a seller owes a payer,
+//     kept for its next purchases.
 //   - collateral: what a net debit can be taken from. exposure: what a payer has guaranteed and not yet settled.
 //     headroom: collateral less exposure less requested withdrawals.
 //   - cycle: the guarantees of one asset and one period, netted together. net position: what a participant owes or gets.

@@ -88,6 +88,8 @@ func TestVerdict(t *testing.T) {
 		{"nobody measured", purchase.Work{Rule: purchase.AfterSuccess, Cap: money.Units(500)}, purchase.Void, 0, purchase.MeterMissing},
 		{"failed and nobody measured", purchase.Work{Rule: purchase.AsMeasured, Cap: money.Units(500), Failure: "handler_failed"}, purchase.Void, 0, "handler_failed"},
 		{"failed halfway, charged as measured", purchase.Work{Rule: purchase.AsMeasured, Cap: money.Units(500), Measured: units(70), Failure: "handler_failed"}, purchase.Committed, 70, "handler_failed"},
+		{"failed after a stage, charged by stage", purchase.Work{Rule: purchase.ByStage, Cap: money.Units(500), Measured: units(100), Failure: "handler_failed"}, purchase.Committed, 100, "handler_failed"},
+		{"failed before any stage", purchase.Work{Rule: purchase.ByStage, Cap: money.Units(500), Failure: "handler_failed"}, purchase.Void, 0, "handler_failed"},
 		{"before work, failure", purchase.Work{Rule: purchase.BeforeWork, Cap: money.Units(500), Failure: "handler_failed"}, purchase.Committed, 500, "handler_failed"},
 		{"before work, waived", purchase.Work{Rule: purchase.BeforeWork, Cap: money.Units(500), Waived: true, Failure: "sorry"}, purchase.Void, 0, "sorry"},
 		{"as measured, waived", purchase.Work{Rule: purchase.AsMeasured, Cap: money.Units(500), Measured: units(70), Waived: true, Failure: "sorry"}, purchase.Void, 0, "sorry"},
@@ -105,7 +107,7 @@ func TestVerdictStaysWithinWhatWasSigned(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		amount := func(name string) money.Amount { return money.Units(rapid.Uint64Range(0, 20).Draw(t, name)) }
 		w := purchase.Work{
-			Rule:    rapid.SampledFrom([]purchase.Completion{purchase.BeforeWork, purchase.AfterSuccess, purchase.AsMeasured}).Draw(t, "rule"),
+			Rule:    rapid.SampledFrom([]purchase.Completion{purchase.BeforeWork, purchase.AfterSuccess, purchase.AsMeasured, purchase.ByStage}).Draw(t, "rule"),
 			Minimum: amount("minimum"), Waived: rapid.Bool().Draw(t, "waived"),
 			Failure: rapid.SampledFrom([]string{"", "handler_failed"}).Draw(t, "failure"),
 		}

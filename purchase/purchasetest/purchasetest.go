@@ -74,7 +74,7 @@ func sample(n int) purchase.Purchase {
 		ID: "p_" + text, Payment: hash("payment"), Request: hash("request"), State: purchase.Reserved,
 		Route: "GET /quote/{symbol}", Method: "GET", URL: "https://example.test/quote/ACME?x=%20&n=" + text,
 		Way: "4mica-credit", Network: "eip155:31337", Asset: address("asset"), Payer: address("payer"), Payee: address("payee"),
-		Cap: money.Units(1000), Unit: "record", ReservedAt: noon.Add(time.Duration(n) * time.Second),
+		Cap: money.Units(1000), Unit: "record", Price: "$0.001 per record, minimum $0.0002", ReservedAt: noon.Add(time.Duration(n) * time.Second),
 	}
 }
 
