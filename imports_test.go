@@ -45,7 +45,7 @@ var below = map[string][]string{
 	"api/client":              {"evm", "guarantee", "money", "network", "x402"},
 	"api":                     {"clearing", "evm", "guarantee", "money", "network", "x402"},
 	"payer":                   {"api/client", "evm", "exact", "guarantee", "money", "network", "purchase", "x402"},
-	"paywall":                 {"api/client", "evm", "guarantee", "money", "network", "purchase", "x402"},
+	"paywall":                 {"api/client", "evm", "exact", "guarantee", "money", "network", "purchase", "x402"},
 	"interop":                 {},
 	"internal/sim":            {"api", "api/client", "clearing", "contracts", "evm", "guarantee", "ledger", "money", "network", "payer", "paywall", "purchase", "store", "x402"},
 	"paywall/paywalltest":     {"api", "api/client", "clearing", "evm", "guarantee", "internal/sim", "ledger", "money", "network", "payer", "paywall", "purchase", "x402"},

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/purchase"
 )
 
 // BenchmarkGuarantees measures what a row costs when a group of them is one transaction, as the clearing house writes
@@ -80,6 +82,44 @@ func BenchmarkReserve(b *testing.B) {
 			}
 			wg.Wait()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "purchases/s")
+		})
+	}
+}
+
+// BenchmarkCall compares what a request of 64 at once costs the book from its reservation to its end, when its payment is its
+// own and when it draws from a bundle.
+func BenchmarkCall(b *testing.B) {
+	for _, bundled := range []bool{false, true} {
+		b.Run(fmt.Sprintf("bundle=%v", bundled), func(b *testing.B) {
+			book, ctx := fresh(b).Purchases(), context.Background()
+			if err := bundleOf(ctx, book, 1<<40); err != nil {
+				b.Fatal(err)
+			}
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range 64 {
+				wg.Go(func() {
+					for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+						p, err := callOf(strconv.FormatInt(n, 10)), error(nil)
+						if bundled {
+							p, _, err = book.ReserveCall(ctx, p, purchase.BundleAsk{Draw: 1})
+						} else {
+							p, err = book.Reserve(ctx, p)
+						}
+						p.State, p.DoneAt = purchase.Committed, noon
+						if err = errors.Join(err, book.Run(ctx, p.ID, nil, noon)); err == nil {
+							err = book.Finish(ctx, p)
+						}
+						if err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 		})
 	}
 }
