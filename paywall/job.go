@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
@@ -53,18 +54,38 @@ func (pw *Paywall) Reach(ctx context.Context, id, stage string) error {
 	return pw.cfg.Purchases.Owe(ctx, p.ID, earned(p.Cap, percent))
 }
 
-// job finds an open job.
-func (pw *Paywall) job(ctx context.Context, id string) (purchase.Purchase, error) {
+// Purchase returns a purchase of the book. The error is [*x402.Error] with code not_found if there is none.
+func (pw *Paywall) Purchase(ctx context.Context, id string) (purchase.Purchase, error) {
 	p, ok, err := pw.cfg.Purchases.FindID(ctx, id)
 	switch {
 	case err != nil:
 		return p, bookDown(err)
 	case !ok:
 		return p, x402.Errorf("not_found", "no purchase %s in this book", clip(id))
-	case p.State != purchase.Working:
-		return p, x402.Errorf("job_closed", "purchase %s is %s%s", p.ID, p.State, because(p.Outcome))
 	}
 	return p, nil
+}
+
+// Token returns the token that a purchase was paid in; one that is not known any more has no name.
+func (pw *Paywall) Token(p purchase.Purchase) network.Token {
+	on, err := pw.registry.Lookup(p.Network)
+	if err != nil {
+		return network.Token{}
+	}
+	token, _ := on.Token(p.Asset.String())
+	return token
+}
+
+// Show writes an amount of a purchase as its price was written: $0.0005.
+func (pw *Paywall) Show(a money.Amount, p purchase.Purchase) string { return show(a, pw.Token(p)) }
+
+// job finds an open job.
+func (pw *Paywall) job(ctx context.Context, id string) (purchase.Purchase, error) {
+	p, err := pw.Purchase(ctx, id)
+	if err == nil && p.State != purchase.Working {
+		err = x402.Errorf("job_closed", "purchase %s is %s%s", p.ID, p.State, because(p.Outcome))
+	}
+	return p, err
 }
 
 func (pw *Paywall) endJob(ctx context.Context, id string, decide func(*purchase.Purchase)) (purchase.Purchase, error) {
@@ -96,7 +117,10 @@ func (pw *Paywall) endJob(ctx context.Context, id string, decide func(*purchase.
 	p.DoneAt = pw.cfg.Now()
 	p, refusal := w.end(context.WithoutCancel(ctx), p)
 	if refusal != nil {
-		return p, refusal
+		// Another process on the same book may have been faster.
+		if now, ok, err := pw.cfg.Purchases.FindID(ctx, id); err != nil || !ok || now.State != purchase.Committed {
+			return p, refusal
+		}
 	}
 	pw.log.Info("job ended", "purchase", p.ID, "state", p.State, "charged", p.Charged, "outcome", p.Outcome)
 	return p, nil
@@ -117,7 +141,7 @@ func (pw *Paywall) chargeOf(p purchase.Purchase, units uint64) money.Amount {
 	if err != nil {
 		return p.Cap
 	}
-	c, err := t.in(pw.tokenOf(p))
+	c, err := t.in(pw.Token(p))
 	if err != nil {
 		return p.Cap
 	}

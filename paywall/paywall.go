@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -265,6 +266,16 @@ func (pw *Paywall) readBase() error {
 	}
 	pw.base = u
 	return nil
+}
+
+// Ways returns what people call the ways to pay that are accepted, in their order.
+func (pw *Paywall) Ways() (names []string) {
+	for _, t := range pw.tenders {
+		if name := t.way.name(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Payee returns the address that is paid.

@@ -35,12 +35,10 @@ type Return struct {
 // same refund again returns the one there is. Errors are [*x402.Error]: not_found, refund_refused, refund_exists for another
 // one, and config_invalid if nobody here can pay it.
 func (pw *Paywall) Refund(ctx context.Context, id string, how Return) (purchase.Refund, error) {
-	p, ok, err := pw.cfg.Purchases.FindID(ctx, id)
+	p, err := pw.Purchase(ctx, id)
 	switch {
 	case err != nil:
-		return purchase.Refund{}, bookDown(err)
-	case !ok:
-		return purchase.Refund{}, x402.Errorf("not_found", "no purchase %s in this book", clip(id))
+		return purchase.Refund{}, err
 	case p.State == purchase.Void:
 		return purchase.Refund{}, x402.Errorf("refund_refused", "purchase %s was not charged%s", p.ID, because(p.Outcome))
 	case p.State != purchase.Committed:
@@ -69,6 +67,22 @@ func (pw *Paywall) Refund(ctx context.Context, id string, how Return) (purchase.
 		return r, bookDown(err)
 	}
 	pw.log.Info("purchase refunded", "purchase", p.ID, "kind", r.Kind, "amount", r.Amount, "calls", r.Calls, "reason", r.Reason)
+	return pw.giveNow(ctx, p, r)
+}
+
+// Refunding goes on with the refund of a purchase, and returns it as it stands.
+func (pw *Paywall) Refunding(ctx context.Context, id string) (purchase.Refund, error) {
+	p, err := pw.Purchase(ctx, id)
+	if err != nil {
+		return purchase.Refund{}, err
+	}
+	r, ok, err := pw.cfg.Purchases.FindRefund(ctx, id)
+	switch {
+	case err != nil:
+		return r, bookDown(err)
+	case !ok:
+		return r, x402.Errorf("not_found", "purchase %s has no refund", p.ID)
+	}
 	return pw.giveNow(ctx, p, r)
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
-	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
@@ -257,7 +256,7 @@ func (v *visit) again(ctx context.Context, p purchase.Purchase) (*purchase.Purch
 		}
 		p, move = ended, ended.Shown(v.digest)
 	}
-	v.event.Asset = v.pw.tokenOf(p)
+	v.event.Asset = v.pw.Token(p)
 	switch move {
 	case purchase.Secure:
 		return &p, nil
@@ -285,16 +284,6 @@ func (v *visit) unresolved(p purchase.Purchase, err error) *x402.Error {
 		return bookDown(err)
 	}
 	return &x402.Error{Code: "settlement_pending", Message: fmt.Sprintf("what purchase %s comes to is not settled yet", p.ID), Err: err}
-}
-
-// tokenOf finds the token that a purchase was paid in; an unknown one has no name.
-func (pw *Paywall) tokenOf(p purchase.Purchase) network.Token {
-	on, err := pw.registry.Lookup(p.Network)
-	if err != nil {
-		return network.Token{}
-	}
-	token, _ := on.Token(p.Asset.String())
-	return token
 }
 
 func because(outcome string) string {

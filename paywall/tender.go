@@ -92,37 +92,51 @@ func (pw *Paywall) readAccept() error {
 	return err
 }
 
+// Entry is one entry of [Config.Accept]: a way to pay, and where and in what if that is not the seller's own.
+type Entry struct{ Way, Network, Asset string }
+
+// ParseEntry reads WAY, with "on NETWORK" and "in ASSET" where they are said. Names are not looked up.
+func ParseEntry(text string) (e Entry, err error) {
+	words := strings.Fields(text)
+	wrong := x402.Errorf("config_invalid", "accept: %q is no way to pay", clip(text)).
+		WithHint("such as guarantee, exact, upto, or exact on arbitrum in USDC")
+	if len(words) == 0 || len(words)%2 == 0 {
+		return e, wrong
+	}
+	e.Way = words[0]
+	for i := 1; i < len(words); i += 2 {
+		switch {
+		case words[i] == "on" && e.Network == "":
+			e.Network = words[i+1]
+		case words[i] == "in" && e.Asset == "":
+			e.Asset = words[i+1]
+		default:
+			return e, wrong
+		}
+	}
+	return e, nil
+}
+
 // accepted reads entries of Accept: WAY, with "on NETWORK" and "in ASSET" where they are not the paywall's own.
 func (pw *Paywall) accepted(entries []string) (list []tender, err error) {
 	for _, entry := range entries {
-		wrong := func(hint string) error {
-			return x402.Errorf("config_invalid", "accept: %q is no way to pay", clip(entry)).WithHint("%s", hint)
-		}
-		words := strings.Fields(entry)
-		on, assets := pw.chain, pw.assets
-		if len(words) == 0 || len(words)%2 == 0 {
-			return nil, wrong("such as guarantee, exact, upto, or exact on arbitrum in USDC")
-		}
-		w, err := pw.wayCalled(words[0])
+		e, err := ParseEntry(entry)
 		if err != nil {
 			return nil, err
 		}
-		var asset string
-		for i := 1; i < len(words); i += 2 {
-			switch words[i] {
-			case "on":
-				if on, err = pw.registry.Lookup(words[i+1]); err != nil {
-					return nil, asError(err, "network_unknown")
-				}
-			case "in":
-				asset = words[i+1]
-			default:
-				return nil, wrong("after the way comes on NETWORK or in ASSET")
+		w, err := pw.wayCalled(e.Way)
+		if err != nil {
+			return nil, err
+		}
+		on, assets := pw.chain, pw.assets
+		if e.Network != "" {
+			if on, err = pw.registry.Lookup(e.Network); err != nil {
+				return nil, asError(err, "network_unknown")
 			}
 		}
 		switch {
-		case asset != "":
-			token, err := on.Token(asset)
+		case e.Asset != "":
+			token, err := on.Token(e.Asset)
 			if err != nil {
 				return nil, asError(err, "asset_unknown")
 			}

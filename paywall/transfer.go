@@ -40,7 +40,8 @@ type Fate int
 
 // The fates.
 const (
-	Unspent Fate = iota // its nonce is not used: nothing moved
+	Unseen  Fate = iota // the witness does not look at that network
+	Unspent             // its nonce is not used: nothing moved
 	Moved               // the amount went to the payee, whoever sent the transaction
 	Spent               // its nonce is used, and the amount did not go to the payee
 )
@@ -482,35 +483,33 @@ func (w *transfer) settle(ctx context.Context, p purchase.Purchase, amount money
 		return tx, nil, err
 	}
 	claimed, hashErr := evm.ParseHash(answer.Transaction)
-	if answer.Success && amount.IsZero() {
+	switch {
+	case answer.Success && amount.IsZero():
 		return claimed, nil, nil
-	}
-	if w.pw.cfg.Witness == nil {
-		switch {
-		case answer.Success && hashErr != nil:
-			return tx, nil, x402.Errorf("settlement_pending", "the facilitator says it is settled, and names no transaction")
-		case answer.Success:
-			return claimed, nil, nil
-		case answer.ErrorReason == "settlement_pending", again && nonceUsed[answer.ErrorReason]:
-			return claimed, nil, x402.Errorf("settlement_pending", "the facilitator says: %s", clip(answer.ErrorReason))
-		}
-		return tx, refusal(answer.ErrorReason, answer.ErrorMessage), nil
-	}
-	if !answer.Success && answer.ErrorReason == "settlement_pending" {
+	case !answer.Success && answer.ErrorReason == "settlement_pending":
 		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator has sent it and does not know more")
 	}
-	a, err := exact.Read(q.Payment, signed)
-	if err != nil {
-		return claimed, nil, err
+	fate, seen := Unseen, evm.Hash{}
+	if w.pw.cfg.Witness != nil {
+		a, err := exact.Read(q.Payment, signed)
+		if err != nil {
+			return claimed, nil, err
+		}
+		if fate, seen, err = w.pw.cfg.Witness.Moved(ctx, p.Network, a, amount, claimed); err != nil {
+			return claimed, nil, err
+		}
 	}
-	fate, seen, err := w.pw.cfg.Witness.Moved(ctx, p.Network, a, amount, claimed)
 	switch {
-	case err != nil:
-		return claimed, nil, err
 	case fate == Moved:
 		return seen, nil, nil
-	case answer.Success:
+	case answer.Success && fate != Unseen:
 		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator says it is settled in %s, and the chain does not show it", claimed)
+	case answer.Success && hashErr != nil:
+		return tx, nil, x402.Errorf("settlement_pending", "the facilitator says it is settled, and names no transaction")
+	case answer.Success:
+		return claimed, nil, nil
+	case fate == Unseen && again && nonceUsed[answer.ErrorReason]:
+		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator says: %s", clip(answer.ErrorReason))
 	}
 	return tx, refusal(answer.ErrorReason, answer.ErrorMessage), nil
 }

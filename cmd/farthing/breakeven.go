@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/signals"
 )
 
@@ -237,20 +239,34 @@ func (c *gateCmd) offers(r *run, all network.Registry, file gateFile) ([]offer, 
 		if err != nil {
 			minimum = money.Money{}
 		}
-		for _, way := range waysOf(file) {
-			offers = append(offers, offer{Route: route.Pattern.Text, Price: price, Minimum: minimum, Way: way, On: home})
+		bundle, _, _ := strings.Cut(route.Bundle.Text, " ")
+		calls, _ := strconv.ParseUint(bundle, 10, 64) // the gate refuses what is no bundle, and says where it is
+		for _, entry := range file.waysOf(route) {
+			e, err := paywall.ParseEntry(entry)
+			if err != nil {
+				continue
+			}
+			on := home
+			if e.Network != "" {
+				if on, err = all.Lookup(e.Network); err != nil {
+					continue
+				}
+			}
+			offers = append(offers, offer{Route: route.Pattern.Text, Price: price, Minimum: minimum, Way: signals.Way(e.Way), Bundle: calls, On: on})
 		}
 	}
 	return offers, nil
 }
 
-func waysOf(file gateFile) []signals.Way {
-	var ways []signals.Way
-	for _, text := range file.Accept {
-		ways = append(ways, signals.Way(text))
+// waysOf are the ways to pay that a route takes.
+func (g gateFile) waysOf(route gateRoute) []string {
+	switch {
+	case len(route.Accept) > 0:
+		return plain(route.Accept)
+	case len(g.Accept) > 0:
+		return plain(g.Accept)
+	case g.ClearingHouse == "" && g.Facilitator != "":
+		return []string{string(signals.Exact)}
 	}
-	if len(ways) == 0 {
-		ways = []signals.Way{signals.Guarantee}
-	}
-	return ways
+	return []string{string(signals.Guarantee)}
 }

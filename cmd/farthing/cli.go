@@ -28,6 +28,8 @@ type cli struct {
 	Gate    gateCmd    `cmd:"" group:"Sell" help:"Charge for requests to any HTTP server, as a reverse proxy before it."`
 	Price   priceCmd   `cmd:"" group:"Sell" help:"Say what is left of a price, for each way to sell, and what others would take."`
 	Collect collectCmd `cmd:"" group:"Sell" help:"Bring in what is owed to you."`
+	Refund  refundCmd  `cmd:"" group:"Sell" help:"Give back what a purchase was charged."`
+	Charge  chargeCmd  `cmd:"" group:"More" help:"Charge a job that was answered 202, or let it go."`
 
 	Get      getCmd      `cmd:"" group:"Buy" help:"Request a URL, paying if it asks for it, within a limit."`
 	Balance  balanceCmd  `cmd:"" group:"Buy" help:"Show collateral, what of it is in use, and the wallet."`

@@ -15,140 +15,55 @@ import (
 	"sync"
 	"time"
 
-	"github.com/farthing402/farthing/api/client"
-	"github.com/farthing402/farthing/evm"
-	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/paywall"
-	"github.com/farthing402/farthing/store"
 	"github.com/farthing402/farthing/x402"
 )
 
 type gateCmd struct {
-	Upstream      string `help:"Server to sell, such as http://localhost:3000." placeholder:"URL"`
-	Price         string `help:"Price of every request, such as '$0.0005'; use --config for more than one." placeholder:"PRICE"`
-	Config        string `help:"gate.yaml; saving it changes prices at once." placeholder:"FILE" type:"path"`
-	Listen        string `default:"127.0.0.1:4020" help:"Address to sell on." placeholder:"HOST:PORT"`
-	ClearingHouse string `name:"clearing-house" help:"URL of the clearing house." env:"FARTHING_CLEARING_HOUSE" placeholder:"URL"`
-	Book          string `help:"SQLite file of purchases; default gate.db in farthing's folder." placeholder:"FILE"`
-	BaseURL       string `name:"base-url" help:"Origin under which buyers reach the gate, if something stands in front of it." placeholder:"URL"`
-	PayTo         string `help:"Address that is paid; default the key's." placeholder:"0x…"`
-	AllowLoss     bool   `help:"Sell also where a way to pay costs more than it brings in."`
-	Shared        bool   `help:"Other gates use the same book: what they serve is not taken for lost."`
+	sellerFlags
+	Upstream  string `help:"Server to sell, such as http://localhost:3000." placeholder:"URL"`
+	Price     string `help:"Price of every request, such as '$0.0005'; use --config for more than one." placeholder:"PRICE"`
+	Bundle    string `help:"Sell so many at once to buyers who pay by transfer, such as '100 calls'; with --price." placeholder:"N calls"`
+	Listen    string `default:"127.0.0.1:4020" help:"Address to sell on." placeholder:"HOST:PORT"`
+	AllowLoss bool   `help:"Sell also where a way to pay costs more than it brings in."`
 }
-
-// sharedAbandoned is how long a purchase of another gate on the same book may run before it counts as lost.
-const sharedAbandoned = 10 * time.Minute
 
 func (c *gateCmd) Run(r *run) error {
 	file, err := c.read(r)
 	if err != nil {
 		return err
 	}
-	var note string
-	var key evm.Signer
-	var book string
-	created := false
-	if r.cli.Dev {
-		dev, err := r.startDev("127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		defer dev.Close()
-		file.Network, file.ClearingHouse, note = "dev", dev.House, "Development money, not real."
-		k, fresh, err := r.devKey("seller")
-		if err != nil {
-			return err
-		}
-		key, created = k, fresh
-		if book, err = r.devBook(dev.Chain, "gate.db"); err != nil {
-			return err
-		}
-	} else if key, err = c.seller(r, file.PayTo); err != nil {
-		return err
-	}
-	if c.Book != "" {
-		book = c.Book
-	} else if book == "" {
-		if book, err = r.inFolder("gate.db"); err != nil {
-			return err
-		}
-	}
-	db, err := store.Open(r.ctx, book)
+	s, err := c.open(r, file)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	networks, err := c.networks(r, file)
-	if err != nil {
-		return err
-	}
-	config := paywall.Config{
-		Networks: networks, PayTo: file.PayTo, Network: file.Network, ClearingHouse: file.ClearingHouse, Purchases: db.Purchases(), Signer: key,
-		Accept: file.Accept, BaseURL: c.BaseURL, Now: r.Now, Log: r.log, OnSale: r.saleLines(), DevNote: note,
-	}
-	if c.Shared {
-		config.Abandoned = sharedAbandoned
-	}
-	pw, err := paywall.New(config)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), 5*time.Second)
-		defer cancel()
-		if err := pw.Close(ctx); err != nil {
-			r.say("some refusals to charge have not reached the clearing house yet; the next start delivers them (%v)", err)
-		}
-	}()
+	defer s.Close()
 	what, err := c.gateConfig(file)
 	if err != nil {
 		return err
 	}
-	gate, err := paywall.NewGate(pw, what)
+	gate, err := paywall.NewGate(s.Paywall, what)
 	if err != nil {
 		return c.place(err, file)
 	}
 	if r.cli.DryRun {
-		return r.emit(map[string]any{"routes": len(what.Routes), "payTo": pw.Payee()}, "%d routes can be sold, paid to %s\n", len(what.Routes), pw.Payee())
+		return r.emit(map[string]any{"routes": len(what.Routes), "payTo": s.Paywall.Payee()}, "%d routes can be sold, paid to %s\n", len(what.Routes), s.Paywall.Payee())
 	}
-	if err := pw.Recover(r.ctx); err != nil {
-		return err
+	if err := s.Paywall.Recover(r.ctx); err != nil {
+		r.say("warning  %v; what is open is looked at again every few seconds", err)
 	}
-	if err := pw.Ready(r.ctx); err != nil {
+	if err := s.Paywall.Ready(r.ctx); err != nil {
 		r.say("warning  %v; requests are refused until it answers", err)
 	}
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fail("config_invalid", "listen on %s: %v", c.Listen, err).hint("choose another with --listen")
 	}
-	c.announce(r, file, listener.Addr().String(), pw.Payee(), created, note)
+	c.announce(r, s, listener.Addr().String())
 	if c.Config != "" {
 		go c.watch(r, gate)
 	}
 	return serveUntil(r.ctx, listener, gate, r.log)
-}
-
-// networks are the chains and tokens that prices can be paid in: with a clearing house on the development chain, the
-// tokens that it clears.
-func (c *gateCmd) networks(r *run, file gateFile) (*network.Registry, error) {
-	all, err := r.networks()
-	if err != nil {
-		return nil, err
-	}
-	house, err := client.New(file.ClearingHouse)
-	if err != nil {
-		return nil, err
-	}
-	params, err := house.Params(r.ctx)
-	if err != nil || params.Deployment.ChainID != mustChain("dev").ID {
-		return &all, nil // the house need not be up yet
-	}
-	tokens, err := house.Tokens(r.ctx)
-	if err != nil {
-		return &all, nil
-	}
-	all, err = clearedOn(all, houseChain(all, params.Deployment.ChainID, tokens))
-	return &all, err
 }
 
 // read makes the price list of the flags or of the file. Flags stand above the file.
@@ -161,58 +76,18 @@ func (c *gateCmd) read(r *run) (file gateFile, err error) {
 			return file, err
 		}
 	case c.Price != "":
-		file = gateFile{Routes: []gateRoute{{Pattern: located{Text: "/"}, Price: located{Text: c.Price}, Free: c.Price == "free"}}}
+		file = gateFile{Routes: []gateRoute{{Pattern: located{Text: "/"}, Price: located{Text: c.Price}, Free: c.Price == "free", Bundle: located{Text: c.Bundle}}}}
 	default:
 		return file, misuse("what does it cost?").hint("--price '$0.0005' for every request, or --config gate.yaml (farthing init writes one)")
 	}
 	file.Upstream = cmp.Or(c.Upstream, file.Upstream)
-	file.ClearingHouse = cmp.Or(c.ClearingHouse, file.ClearingHouse)
-	file.PayTo = cmp.Or(c.PayTo, file.PayTo)
-	file.Network = cmp.Or(r.cli.Network, file.Network)
 	if file.Upstream == "" {
 		return file, misuse("which server?").hint("--upstream http://localhost:3000")
 	}
-	if r.cli.Dev {
-		return file, c.guard(r, file)
-	}
-	if file.Network == "" {
-		return file, misuse("which network?").hint("--network base-sepolia, or --dev for test money on this machine")
-	}
-	if file.ClearingHouse == "" {
-		return file, misuse("which clearing house?").hint("--clearing-house URL, or --dev")
+	if file, err = c.above(r, file); err != nil {
+		return file, err
 	}
 	return file, c.guard(r, file)
-}
-
-func (c *gateCmd) load(r *run) (gateFile, error) {
-	text, err := os.ReadFile(c.Config)
-	if err != nil {
-		return gateFile{}, fail("config_invalid", "%v", err).hint("farthing init writes one")
-	}
-	return parseGate(filepath.Base(c.Config), text, r.Env)
-}
-
-// seller is the key of the payee, which lowers what buyers owe. A seller that is paid at another address has none here:
-// then every route charges before work.
-func (c *gateCmd) seller(r *run, payTo string) (evm.Signer, error) {
-	path, err := r.keyPath(r.cli.Key)
-	if err != nil {
-		return nil, err
-	}
-	if payTo != "" && r.cli.Key == "" {
-		address, err := evm.ParseAddress(payTo)
-		if err != nil {
-			return nil, misuse("pay_to: %v", err)
-		}
-		if own, err := r.ownAddress("seller"); err != nil || own != address {
-			r.say("note     %s is paid and its key is not here: nothing can be taken back, so buyers are charged before work", payTo)
-			return nil, nil
-		}
-	}
-	if _, err := os.Stat(path); err != nil && payTo == "" {
-		return nil, misuse("who is paid?").hint("farthing key new, or pay_to: ADDRESS")
-	}
-	return r.signer()
 }
 
 // gateConfig makes the gate's price list.
@@ -232,11 +107,23 @@ func (c *gateCmd) gateConfig(file gateFile) (paywall.GateConfig, error) {
 			option func(string) paywall.Option
 		}{
 			{line.Minimum.Text, paywall.Minimum}, {line.UpTo.Text, paywall.UpTo}, {line.Charge.Text, paywall.ChargeRule},
-			{line.Refund.Text, paywall.Refund}, {line.Alternative.Text, paywall.Alternative},
+			{line.Refund.Text, paywall.Refund}, {line.Alternative.Text, paywall.Alternative}, {line.Body.Text, paywall.Body},
+			{line.Description.Text, func(text string) paywall.Option { return paywall.Describe(text, "") }},
 		} {
 			if o.text != "" {
 				route.Options = append(route.Options, o.option(o.text))
 			}
+		}
+		timed, err := c.timed(line)
+		if err != nil {
+			return g, err
+		}
+		route.Options = append(route.Options, timed...)
+		if len(line.Accept) > 0 {
+			route.Options = append(route.Options, paywall.Accept(plain(line.Accept)...))
+		}
+		if len(line.Stages) > 0 {
+			route.Options = append(route.Options, paywall.Stages(plain(line.Stages)...))
 		}
 		if line.Count.Text != "" {
 			meter, err := paywall.ParseMeter(line.Count.Text)
@@ -249,6 +136,40 @@ func (c *gateCmd) gateConfig(file gateFile) (paywall.GateConfig, error) {
 	}
 	return g, nil
 }
+
+// timed are the options of a route that last.
+func (c *gateCmd) timed(line gateRoute) (options []paywall.Option, err error) {
+	span := func(l located) (d time.Duration) {
+		if l.Text == "" || err != nil {
+			return 0
+		}
+		var wrong error
+		if d, wrong = l.span(); wrong != nil {
+			err = fail("config_invalid", "%s:%d:%d: %v", filepath.Base(c.Config), l.Line, l.Column, wrong)
+		}
+		return d
+	}
+	if line.Bundle.Text != "" {
+		valid := span(line.Valid)
+		if line.Valid.Text == "" {
+			valid = bundleValid
+		}
+		options = append(options, paywall.Bundle(line.Bundle.Text, valid))
+	}
+	if within, gather := strings.CutPrefix(line.Settle.Text, "within "); gather {
+		options = append(options, paywall.Settle(span(located{within, line.Settle.Line, line.Settle.Column})))
+	} else if line.Settle.Text != "" && line.Settle.Text != "now" {
+		return nil, fail("config_invalid", "%s:%d:%d: settle: %q", filepath.Base(c.Config), line.Settle.Line, line.Settle.Column, line.Settle.Text).
+			hint("now, or within 30 s")
+	}
+	if line.Job.Text != "" {
+		options = append(options, paywall.Job(span(line.Job)))
+	}
+	return options, err
+}
+
+// bundleValid is how long a bundle lasts unless its route says.
+const bundleValid = 24 * time.Hour
 
 // place says of everything that the gate found wrong with a file where in the file it is.
 func (c *gateCmd) place(err error, file gateFile) error {
@@ -310,7 +231,8 @@ func (c *gateCmd) watch(r *run, gate *paywall.Gate) {
 	}
 }
 
-func (c *gateCmd) announce(r *run, file gateFile, address string, payee evm.Address, created bool, note string) {
+func (c *gateCmd) announce(r *run, s *counter, address string) {
+	file, payee := s.file, s.Paywall.Payee()
 	began := time.Now()
 	probe := &http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answers := "does not answer yet"
@@ -320,9 +242,9 @@ func (c *gateCmd) announce(r *run, file gateFile, address string, payee evm.Addr
 	}
 	r.say("selling  http://%s → %s (%s)", address, file.Upstream, answers)
 	which := ""
-	if created {
+	if s.created {
 		which = " (new key, development only)"
-	} else if note != "" {
+	} else if s.note != "" {
 		which = " (development key)"
 	}
 	if len(file.Routes) == 1 && c.Price != "" {
@@ -333,11 +255,25 @@ func (c *gateCmd) announce(r *run, file gateFile, address string, payee evm.Addr
 		}
 		r.say("pays to  %s%s", payee.Short(), which)
 	}
-	if note != "" {
-		r.say("accepts  guarantee (dev clearing house)   money is not real")
+	ways := make([]string, 0, 2)
+	for _, way := range s.Paywall.Ways() {
+		switch {
+		case s.note != "" && way == "guarantee":
+			way = "guarantee (dev clearing house)"
+		case s.note != "":
+			way += " (test USDC)"
+		case way == "guarantee":
+			way = fmt.Sprintf("guarantee (%s)", file.ClearingHouse)
+		default:
+			way = fmt.Sprintf("%s (%s settles)", way, file.Facilitator)
+		}
+		ways = append(ways, way)
+	}
+	if s.note != "" {
+		r.say("accepts  %s   money is not real", strings.Join(ways, ", "))
 		r.say("try      farthing get --dev http://%s/", address)
 	} else {
-		r.say("accepts  guarantee (%s) on %s", file.ClearingHouse, file.Network)
+		r.say("accepts  %s on %s", strings.Join(ways, ", "), file.Network)
 	}
 }
 
@@ -349,7 +285,7 @@ func (r *run) saleLines() func(paywall.Event) {
 		at := e.At.Local().Format("15:04:05")
 		switch e.Kind {
 		case paywall.Paid:
-			line = fmt.Sprintf("%s paid     %s guarantee %s %s %s %d  %.1f ms", at, e.Price(), e.Payment.Short(), e.Method, e.Path, e.Status, float64(e.Elapsed.Microseconds())/1000)
+			line = fmt.Sprintf("%s paid     %s %s %s %s %s %d  %.1f ms", at, e.Price(), e.Way, e.Payment.Short(), e.Method, e.Path, e.Status, float64(e.Elapsed.Microseconds())/1000)
 		case paywall.Replayed:
 			line = fmt.Sprintf("%s again    stored answer of %s %s %s, not charged again", at, e.Purchase, e.Method, e.Path)
 		default:
@@ -432,7 +368,8 @@ upstream: %s
 %s
 network: %s                # --dev uses test money whatever stands here
 # clearing_house: https://clear.example.org
-accept: [guarantee]
+accept: [guarantee]                  # and exact, upto, exact on arbitrum in USDC; a transfer needs a facilitator
+# facilitator: https://clear.example.org   # who settles transfers; default: the clearing house
 routes:                              # Go ServeMux patterns; what is not listed is closed
   GET /health: free
   GET /quote/{symbol}: $0.0005
@@ -442,4 +379,6 @@ routes:                              # Go ServeMux patterns; what is not listed 
   #   minimum: $0.0002
   #   up_to: $0.02                   # signed by the buyer before work; never charged beyond
   #   count: json usage.total_tokens
+  # GET /feed: {price: $0.0005, bundle: 100 calls, valid: 24h}            # what a transfer each would cost is shared by 100
+  # GET /report: {price: $0.05, stages: [outline 20%%, draft 30%%, final 50%%]}
 `

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/paywall"
 )
 
 // gateFile is gate.yaml. Keys are never written in it.
@@ -19,8 +23,10 @@ type gateFile struct {
 	Upstream      string
 	PayTo         string
 	Network       string
-	Accept        []string
+	Accept        []located
 	ClearingHouse string
+	Facilitator   string
+	RPCURL        string
 	Costs         costing
 	Routes        []gateRoute
 }
@@ -37,6 +43,14 @@ type gateRoute struct {
 	Charge      located
 	Refund      located
 	Alternative located
+	Description located
+	Bundle      located
+	Valid       located
+	Settle      located
+	Job         located
+	Body        located
+	Accept      []located
+	Stages      []located
 }
 
 // located is a scalar and where it stands, 1-based.
@@ -49,6 +63,11 @@ type located struct {
 func (g gateFile) find(fault error) located {
 	var bad *money.PriceError
 	priced := errors.As(fault, &bad)
+	for _, way := range g.Accept {
+		if strings.Contains(fault.Error(), strconv.Quote(way.Text)) {
+			return way
+		}
+	}
 	for _, r := range g.Routes {
 		if !strings.HasPrefix(fault.Error(), r.Pattern.Text+": ") {
 			continue
@@ -85,18 +104,11 @@ func parseGate(name string, text []byte, env func(string) (string, bool)) (gateF
 			"pay_to":         func(n *yaml.Node) { g.PayTo = p.text(n).Text },
 			"network":        func(n *yaml.Node) { g.Network = p.text(n).Text },
 			"clearing_house": func(n *yaml.Node) { g.ClearingHouse = p.text(n).Text },
-			"accept": func(n *yaml.Node) {
-				for _, item := range p.list(n) {
-					way := p.text(item)
-					if way.Text != "guarantee" {
-						p.fault(way, "accept: %q is not a way to pay that this release has", way.Text).hint("guarantee")
-						continue
-					}
-					g.Accept = append(g.Accept, way.Text)
-				}
-			},
-			"costs":  func(n *yaml.Node) { g.Costs = p.costs(n) },
-			"routes": func(n *yaml.Node) { g.Routes = p.routes(n) },
+			"facilitator":    func(n *yaml.Node) { g.Facilitator = p.text(n).Text },
+			"rpc_url":        func(n *yaml.Node) { g.RPCURL = p.text(n).Text },
+			"accept":         func(n *yaml.Node) { g.Accept = p.ways(n) },
+			"costs":          func(n *yaml.Node) { g.Costs = p.costs(n) },
+			"routes":         func(n *yaml.Node) { g.Routes = p.routes(n) },
 		})
 	}
 	if len(p.faults) == 0 && len(g.Routes) == 0 {
@@ -159,6 +171,26 @@ func (p *gateParser) fields(n *yaml.Node, known map[string]func(*yaml.Node)) {
 	}
 }
 
+// texts reads a list of scalars.
+func (p *gateParser) texts(n *yaml.Node) (all []located) {
+	for _, item := range p.list(n) {
+		all = append(all, p.text(item))
+	}
+	return all
+}
+
+// ways reads a list of ways to pay.
+func (p *gateParser) ways(n *yaml.Node) []located {
+	all := p.texts(n)
+	for _, l := range all {
+		e, err := paywall.ParseEntry(l.Text)
+		if err != nil || !slices.Contains([]string{"guarantee", "exact", "upto"}, e.Way) {
+			p.fault(l, "accept: %q is no way to pay", l.Text).hint("such as guarantee, exact, upto, or exact on arbitrum in USDC")
+		}
+	}
+	return all
+}
+
 func (p *gateParser) list(n *yaml.Node) []*yaml.Node {
 	if n.Kind != yaml.SequenceNode {
 		p.fault(at(n), "want a list, such as [guarantee]")
@@ -211,6 +243,14 @@ func (p *gateParser) routes(n *yaml.Node) []gateRoute {
 				"charge":      func(n *yaml.Node) { r.Charge = p.text(n) },
 				"refund":      func(n *yaml.Node) { r.Refund = p.text(n) },
 				"alternative": func(n *yaml.Node) { r.Alternative = p.text(n) },
+				"description": func(n *yaml.Node) { r.Description = p.text(n) },
+				"bundle":      func(n *yaml.Node) { r.Bundle = p.text(n) },
+				"valid":       func(n *yaml.Node) { r.Valid = p.text(n) },
+				"settle":      func(n *yaml.Node) { r.Settle = p.text(n) },
+				"job":         func(n *yaml.Node) { r.Job = p.text(n) },
+				"body":        func(n *yaml.Node) { r.Body = p.text(n) },
+				"accept":      func(n *yaml.Node) { r.Accept = p.ways(n) },
+				"stages":      func(n *yaml.Node) { r.Stages = p.texts(n) },
 			})
 		} else {
 			r.Price = p.text(value)
@@ -241,4 +281,21 @@ func (p *gateParser) price(l located) {
 		f := fail("price_invalid", "%s:%d:%d: %q %s", p.name, l.Line, l.Column, bad.Text, bad.Problem).hint("%s", bad.Hint)
 		p.faults = append(p.faults, f)
 	}
+}
+
+// span reads how long something lasts: 24h, 90s, 30 s.
+func (l located) span() (time.Duration, error) {
+	d, err := time.ParseDuration(strings.ReplaceAll(l.Text, " ", ""))
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration, such as 24h or 30 s", l.Text)
+	}
+	return d, nil
+}
+
+// plain returns the texts alone.
+func plain(all []located) (texts []string) {
+	for _, l := range all {
+		texts = append(texts, l.Text)
+	}
+	return texts
 }

@@ -77,7 +77,7 @@ func (c *priceCmd) Run(r *run) error {
 	var file gateFile
 	if c.Config != "" {
 		var err error
-		if file, err = (&gateCmd{Config: c.Config}).load(r); err != nil {
+		if file, err = (&sellerFlags{Config: c.Config}).load(r); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/evm/chain"
+	"github.com/farthing402/farthing/exact"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/paywall"
+	"github.com/farthing402/farthing/store"
+	"github.com/farthing402/farthing/x402"
+)
+
+// window is a seller's own look at its network: whether a transfer moved, and how a refund gets there. It implements
+// [paywall.Witness] and [paywall.Cashier].
+type window struct {
+	on     network.Chain
+	client *chain.Client
+	outbox *store.Outbox
+	sender *chain.Sender // nil without the payee's key
+	now    func() time.Time
+}
+
+// openWindow dials the node of a network.
+func (r *run) openWindow(rpc string, all *network.Registry, name string, db *store.Store, key evm.Signer) (*window, error) {
+	on, err := all.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	client, err := chain.Dial(r.ctx, rpc)
+	if err != nil {
+		return nil, fail("chain_unreachable", "%v", err).hint("check --rpc-url")
+	}
+	if client.ChainID() != on.ID {
+		client.Close()
+		return nil, fail("chain_mismatch", "the node serves chain %d, and this sells on %s", client.ChainID(), on).hint("check --rpc-url and --network")
+	}
+	w := &window{on: on, client: client, outbox: db.Outbox(), now: r.Now}
+	if key != nil {
+		w.sender = chain.NewSender(client, w.outbox, key, chain.Policy{Depth: on.Depth})
+	}
+	return w, nil
+}
+
+func (w *window) Close() { w.client.Close() }
+
+// lookBack is how many blocks are searched for a transfer that somebody else sent: longer than an authorization is good.
+const lookBack = 2000
+
+var (
+	authorizationUsed = evm.Keccak256([]byte("AuthorizationUsed(address,bytes32)"))
+	transferred       = evm.Keccak256([]byte("Transfer(address,address,uint256)"))
+)
+
+// Moved implements [paywall.Witness].
+func (w *window) Moved(ctx context.Context, on string, a exact.Authorization, amount money.Amount, claimed evm.Hash) (paywall.Fate, evm.Hash, error) {
+	if on != w.on.CAIP2() {
+		return paywall.Unseen, evm.Hash{}, nil
+	}
+	move, err := (&exact.Verifier{}).Move(a, amount)
+	if err != nil {
+		return paywall.Unseen, evm.Hash{}, err
+	}
+	if !claimed.IsZero() {
+		if moved, err := w.shows(ctx, claimed, move); err != nil || moved {
+			return paywall.Moved, claimed, err
+		}
+	}
+	used, err := exact.Used(ctx, w.client, a)
+	if err != nil || !used {
+		return paywall.Unspent, evm.Hash{}, err
+	}
+	head, err := w.client.Head(ctx)
+	if err != nil {
+		return paywall.Spent, evm.Hash{}, err
+	}
+	from, to := evm.Hash(a.From.Word()), evm.Hash(a.To.Word())
+	topics := []evm.Hash{transferred, from, to}
+	if a.Method == exact.EIP3009 {
+		topics = []evm.Hash{authorizationUsed, from, a.Nonce}
+	}
+	logs, err := w.client.Logs(ctx, a.Asset, topics, head.Number-min(head.Number, lookBack), head.Number)
+	if err != nil {
+		return paywall.Spent, evm.Hash{}, err
+	}
+	for _, l := range logs {
+		if moved, err := w.shows(ctx, l.TxHash, move); err != nil || moved {
+			return paywall.Moved, l.TxHash, err
+		}
+	}
+	return paywall.Spent, evm.Hash{}, nil
+}
+
+// shows reports whether a transaction did what a move is to do.
+func (w *window) shows(ctx context.Context, tx evm.Hash, move exact.Move) (bool, error) {
+	receipt, err := w.client.Receipt(ctx, tx)
+	if err != nil || receipt == nil || !receipt.OK {
+		return false, err
+	}
+	return exact.Match([]exact.Move{move}, receipt.Logs)[0], nil
+}
+
+// Pay implements [paywall.Cashier]. Each call makes one pass over what is to be sent.
+func (w *window) Pay(ctx context.Context, id, on string, token, to evm.Address, amount money.Amount) (evm.Hash, bool, error) {
+	if w.sender == nil || on != w.on.CAIP2() {
+		return evm.Hash{}, false, errors.New("refunds on " + on + " take the payee's key and a node of that network")
+	}
+	call := chain.Transfer(token, to, amount)
+	call.ID, call.From = id, w.sender.Address()
+	if err := w.outbox.Enqueue(ctx, call); err != nil {
+		return evm.Hash{}, false, err
+	}
+	if err := w.sender.Step(ctx, w.now()); err != nil {
+		return evm.Hash{}, false, err
+	}
+	sent, err := w.outbox.Find(ctx, id)
+	switch {
+	case err != nil:
+		return evm.Hash{}, false, err
+	case sent.State == evm.CallDone:
+		return sent.Receipt.TxHash, true, nil
+	case sent.State == evm.CallReverted:
+		return evm.Hash{}, false, x402.Errorf("refund_refused", "the refund's transfer was refused: %s", sent.Err)
+	}
+	return evm.Hash{}, false, nil
+}
