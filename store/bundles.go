@@ -14,7 +14,7 @@ import (
 const bundleColumns = `id, payer, payee, network, asset, route, unit, total, remaining, price, valid, valid_until, state`
 
 // forCall finds the bundle from which p draws what is asked for, or makes the one that it buys, and returns both as they are
-// to be written.
+// to be written. Whether p is there already is not looked at; it never draws from the bundle that it bought itself.
 func (s *session) forCall(p purchase.Purchase, ask purchase.BundleAsk) (purchase.Purchase, purchase.Bundle, error) {
 	const key = " WHERE payer = ? AND payee = ? AND network = ? AND asset = ? AND route = ? AND state = "
 	args := []any{p.Payer[:], p.Payee[:], p.Network, p.Asset[:], p.Route}
@@ -22,8 +22,8 @@ func (s *session) forCall(p purchase.Purchase, ask purchase.BundleAsk) (purchase
 	if ask.Bundle != "" {
 		one, named = " AND id = ?", []any{ask.Bundle}
 	}
-	all, err := s.bundles(key+"'open' AND remaining > 0 AND remaining >= ? AND valid_until > ?"+one+" ORDER BY valid_until, seq LIMIT 1",
-		append(append(args[:5:5], ask.Draw, instant{&p.ReservedAt}), named...)...)
+	all, err := s.bundles(key+"'open' AND remaining > 0 AND remaining >= ? AND valid_until > ? AND id <> ?"+one+" ORDER BY valid_until, seq LIMIT 1",
+		append(append(args[:5:5], ask.Draw, instant{&p.ReservedAt}, p.ID), named...)...)
 	if err != nil {
 		return p, purchase.Bundle{}, err
 	}
@@ -52,9 +52,12 @@ func (s *session) forCall(p purchase.Purchase, ask purchase.BundleAsk) (purchase
 }
 
 // finishBundle writes a bundle after the purchase that buys it, or one that draws from it, went from old to done.
-func (s *session) finishBundle(b purchase.Bundle, old, done purchase.Purchase) error {
-	b, there := b.Finished(old, done)
-	if there {
+func (s *session) finishBundle(old, done purchase.Purchase) error {
+	b, _, err := s.bundle(done.Bundle)
+	if err != nil {
+		return err
+	}
+	if b, there := b.Finished(old, done); there {
 		return s.putBundle(b)
 	}
 	if _, err := s.exec("DELETE FROM bundle WHERE id = ?", done.Bundle); err != nil {
@@ -76,13 +79,21 @@ func (s *session) addBundle(b purchase.Bundle) error {
 	return nil
 }
 
-// putBundle writes what can change of a bundle.
+// putBundle writes what can change of a bundle, and putRemaining what a draw changes.
 func (s *session) putBundle(b purchase.Bundle) error {
+	return s.changeBundle(b, "UPDATE bundle SET remaining = ?, price = ?, valid_until = ?, state = ? WHERE id = ?",
+		b.Remaining, b.Price, instant{&b.ValidUntil}, string(b.State), b.ID)
+}
+
+func (s *session) putRemaining(b purchase.Bundle) error {
+	return s.changeBundle(b, "UPDATE bundle SET remaining = ? WHERE id = ?", b.Remaining, b.ID)
+}
+
+func (s *session) changeBundle(b purchase.Bundle, query string, args ...any) error {
 	err := b.Check()
 	if err == nil {
 		var n int64
-		n, err = s.exec("UPDATE bundle SET remaining = ?, price = ?, valid_until = ?, state = ? WHERE id = ?",
-			b.Remaining, b.Price, instant{&b.ValidUntil}, string(b.State), b.ID)
+		n, err = s.exec(query, args...)
 		if err == nil && n == 0 {
 			err = errMissing
 		}

@@ -47,27 +47,30 @@ func (b purchases) reserve(ctx context.Context, p purchase.Purchase, ask *purcha
 		got, bundle, taken = p, purchase.Bundle{}, false
 		var err error
 		if ask != nil {
-			// A payment that was seen before must not look for a bundle. Nobody else writes until this is committed.
-			if got, taken, err = s.purchaseOf(p); err == nil && !taken {
-				got, bundle, err = s.forCall(p, *ask)
-			}
+			got, bundle, err = s.forCall(p, *ask)
 		}
-		if err == nil && !taken {
+		if err == nil {
 			taken, err = s.addPurchase(&got)
+		} else if errors.Is(err, purchase.ErrNoBundle) || errors.Is(err, purchase.ErrBuying) {
+			// A payment that was seen before needs no bundle.
+			if old, found, e := s.purchaseOf(p); e != nil || found {
+				got, taken, err = old, found, e
+			}
 		}
 		switch {
 		case err != nil:
 			return err
-		case taken && got.Bundle != "":
-			bundle, _, err = s.bundle(got.Bundle)
-			return err
 		case taken:
-			return nil
+			bundle = purchase.Bundle{}
+			if got.Bundle != "" {
+				bundle, _, err = s.bundle(got.Bundle)
+			}
+			return err
 		}
 		if got.Buys > 0 {
 			err = s.addBundle(bundle)
 		} else if got.Bundle != "" {
-			err = s.putBundle(bundle)
+			err = s.putRemaining(bundle)
 		}
 		if err == nil && !got.Credit.IsZero() {
 			err = s.takeCredit(got)
@@ -152,8 +155,8 @@ func (b purchases) Finish(ctx context.Context, done purchase.Purchase) error {
 	})
 }
 
-// change replaces a purchase by what fn makes of it and of its bundle, if it has one, and gives back what it had more of
-// credit and draws.
+// change replaces a purchase by what fn makes of it and of the bundle that it buys, if it buys one, and gives back what it had
+// more of credit and draws.
 func (b purchases) change(ctx context.Context, id string, fn func(purchase.Purchase, purchase.Bundle) (purchase.Purchase, error)) error {
 	return b.s.write(ctx, func(s *session) error {
 		if err := s.changePurchase(id, fn); err != nil {
@@ -169,7 +172,7 @@ func (s *session) changePurchase(id string, fn func(purchase.Purchase, purchase.
 		err = fmt.Errorf("there is none: %w", purchase.ErrState)
 	}
 	var bundle purchase.Bundle
-	if err == nil && old.Bundle != "" {
+	if err == nil && old.Buys > 0 {
 		bundle, _, err = s.bundle(old.Bundle)
 	}
 	if err != nil {
@@ -193,8 +196,8 @@ func (s *session) changePurchase(id string, fn func(purchase.Purchase, purchase.
 	case p.Answer != old.Answer:
 		err = s.putAnswer(id, *p.Answer, p.DoneAt)
 	}
-	if err == nil && p.Bundle != "" && (p.Draws != old.Draws || p.Buys > 0 && p.State != old.State) {
-		err = s.finishBundle(bundle, old, p)
+	if err == nil && (p.Draws != old.Draws || p.Buys > 0 && p.State != old.State) {
+		err = s.finishBundle(old, p)
 	}
 	if back, _ := old.Credit.Sub(p.Credit); err == nil && !back.IsZero() {
 		err = s.giveCredit(p, back)
