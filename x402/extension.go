@@ -24,7 +24,8 @@ type Extension struct {
 	Schema json.RawMessage `json:"schema,omitempty"`
 }
 
-// declare makes an entry of what encodes without fail.
+// declare makes an entry of what encodes without fail. Schemas are kept short: they travel in a header that has little
+// room, and clients fill in what an extension's text says whether or not its schema repeats it.
 func declare(info any, schema string) json.RawMessage {
 	raw, err := encodePlain(info)
 	if err != nil {

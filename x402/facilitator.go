@@ -125,6 +125,32 @@ func ReadFacilitatorRequest(body io.Reader) (q FacilitatorRequest, refusal *Erro
 	return q, refusal
 }
 
+// VerifyAnswer returns the answer to /verify as clients of the request's version and dialect know it: see [ReasonFor]. A
+// reason that has to be given under another name stays in the message, if there is no other.
+func (q FacilitatorRequest) VerifyAnswer(v VerifyResponse) VerifyResponse {
+	v.InvalidReason, v.InvalidMessage = q.reason(v.InvalidReason, v.InvalidMessage)
+	return v
+}
+
+// SettleAnswer returns the answer to /settle as clients of the request's version and dialect know it: see [ReasonFor], and
+// in version 1 with the network's short name. A reason that has to be given under another name stays in the message, if
+// there is no other.
+func (q FacilitatorRequest) SettleAnswer(s SettleResponse) SettleResponse {
+	s.ErrorReason, s.ErrorMessage = q.reason(s.ErrorReason, s.ErrorMessage)
+	if q.Payment.Version == 1 {
+		s.Network = nameV1(s.Network)
+	}
+	return s
+}
+
+func (q FacilitatorRequest) reason(code, message string) (string, string) {
+	given := ReasonFor(q.Payment.Dialect, q.Payment.Version, code)
+	if given != code && message == "" {
+		message = code
+	}
+	return given, message
+}
+
 // DefaultTimeout bounds one call to a facilitator: settling waits for a chain.
 const DefaultTimeout = 90 * time.Second
 

@@ -363,6 +363,56 @@ func TestFacilitatorRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
+// Whoever asked is answered in words of their own version and dialect.
+func TestAnswersOfAFacilitator(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		dialect Dialect
+		version int
+		code    string
+		reason  string
+		network string
+	}{
+		{X402, 2, "invalid_exact_evm_nonce_already_used", "invalid_exact_evm_nonce_already_used", "eip155:84532"},
+		{X402, 1, "invalid_exact_evm_nonce_already_used", "duplicate_settlement", "base-sepolia"},
+		{T402, 2, "invalid_exact_evm_nonce_already_used", "invalid_transaction_state", "eip155:84532"},
+		{T402, 1, "settlement_pending", "unexpected_settle_error", "base-sepolia"},
+		{X402, 1, "insufficient_funds", "insufficient_funds", "base-sepolia"},
+		{X402, 1, "", "", "base-sepolia"},
+	} {
+		q := FacilitatorRequest{Payment: Payment{Version: tt.version, Dialect: tt.dialect}}
+		kept := ""
+		if tt.reason != tt.code {
+			kept = tt.code
+		}
+		v := q.VerifyAnswer(VerifyResponse{InvalidReason: tt.code})
+		if v.InvalidReason != tt.reason || v.InvalidMessage != kept {
+			t.Errorf("%+v: %+v", tt, v)
+		}
+		s := q.SettleAnswer(SettleResponse{ErrorReason: tt.code, Network: "eip155:84532", Transaction: "0x01"})
+		if s.ErrorReason != tt.reason || s.ErrorMessage != kept || s.Network != tt.network || s.Transaction != "0x01" {
+			t.Errorf("%+v: %+v", tt, s)
+		}
+		if v := q.VerifyAnswer(VerifyResponse{InvalidReason: tt.code, InvalidMessage: "said"}); v.InvalidMessage != "said" {
+			t.Errorf("%+v: %+v", tt, v)
+		}
+	}
+}
+
+func TestKindsOfAScheme(t *testing.T) {
+	t.Parallel()
+	for name, kinds := range map[string][]Kind{
+		`[{"x402Version":2,"t402Version":2,"scheme":"exact","network":"eip155:84532"},{"x402Version":1,"t402Version":1,"scheme":"exact","network":"base-sepolia"}]`: Kinds("exact", "eip155:84532", nil),
+		`[{"x402Version":2,"t402Version":2,"scheme":"exact","network":"eip155:42161"}]`:                                                                             Kinds("exact", "eip155:42161", nil),
+		`[{"t402Version":2,"scheme":"exact-legacy","network":"eip155:1"}]`:                                                                                          Kinds("exact-legacy", "eip155:1", nil),
+		`[{"x402Version":2,"scheme":"upto","network":"eip155:1","extra":{"facilitatorAddress":"0x01"}}]`:                                                            Kinds("upto", "eip155:1", map[string]json.RawMessage{"facilitatorAddress": json.RawMessage(`"0x01"`)}),
+	} {
+		if b, err := encodePlain(kinds); err != nil || string(b) != name {
+			t.Errorf("%s (%v), want %s", b, err, name)
+		}
+	}
+}
+
 func FuzzFacilitatorRequest(f *testing.F) {
 	vs := readVectors(f)
 	f.Add(`{"x402Version":2,"paymentPayload":` + vs.Payment["exact_eip3009_v2"].JSON + `,"paymentRequirements":{"scheme":"exact","network":"eip155:84532","amount":"10000"}}`)

@@ -163,11 +163,9 @@ type offerReceiptInfo struct {
 	Charge  *Signed  `json:"charge,omitempty"` // ours
 }
 
-const signedSchema = `{"type":"object","properties":{"format":{"type":"string"},"payload":{"type":"object"},"signature":{"type":"string"}},"required":["format","signature"]}`
-
 // DeclareOffers returns the entry for terms.
 func DeclareOffers(offers []Signed) json.RawMessage {
-	return declare(offerReceiptInfo{Offers: offers}, `{"type":"object","properties":{"offers":{"type":"array","items":`+signedSchema+`}},"required":["offers"]}`)
+	return declare(offerReceiptInfo{Offers: offers}, `{"type":"object","required":["offers"]}`)
 }
 
 // SignReceipt signs a receipt with a key and returns the entry for a receipt header's extensions. With an amount, a charge
@@ -188,7 +186,7 @@ func SignReceipt(ctx context.Context, key evm.Signer, r Receipt) (json.RawMessag
 	return declare(info, receiptSchema), nil
 }
 
-const receiptSchema = `{"type":"object","properties":{"receipt":` + signedSchema + `},"required":["receipt"]}`
+const receiptSchema = `{"type":"object","required":["receipt"]}`
 
 // SignReceiptJWS is SignReceipt in the form jws, which holds the amount itself.
 func SignReceiptJWS(ctx context.Context, key evm.Signer, kid string, r Receipt) (json.RawMessage, error) {

@@ -18,7 +18,7 @@ type paymentID struct {
 // gets the same answer, with another payment it is a conflict (payment_id_conflict).
 func DeclarePaymentID(required bool) json.RawMessage {
 	return declare(paymentID{Required: &required},
-		`{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","properties":{"required":{"type":"boolean"},`+
+		`{"type":"object","properties":{"required":{"type":"boolean"},`+
 			`"id":{"type":"string","minLength":16,"maxLength":128,"pattern":"^[a-zA-Z0-9_-]+$"}},"required":["required"]}`)
 }
 

@@ -16,7 +16,7 @@ import (
 // Bounds of checking a value against a schema that somebody else wrote.
 const (
 	schemaDepthMax = 64     // of schemas within schemas, references followed
-	schemaStepsMax = 20_000 // schemas looked at in all
+	schemaStepsMax = 50_000 // schemas, values and patterns looked at in all
 	patternMax     = 512    // bytes of a regular expression
 )
 
@@ -55,6 +55,16 @@ func tree(raw json.RawMessage) (v any, err error) {
 	return v, dec.Decode(&v)
 }
 
+var errTooLarge = &schemaError{"too large to be checked"}
+
+// spend counts work, so that a body of a few kilobytes cannot keep anybody busy.
+func (c *checker) spend(steps int) error {
+	if c.steps -= steps; c.steps < 0 {
+		return errTooLarge
+	}
+	return nil
+}
+
 type checker struct {
 	root     any
 	steps    int
@@ -71,8 +81,11 @@ var describing = map[string]bool{
 // check reports whether v, which stands at a path, is what s describes. Keywords come in the order of their names, so that
 // the same mistake is always told in the same way.
 func (c *checker) check(s, v any, at string, depth int) error {
-	if c.steps--; c.steps < 0 || depth > schemaDepthMax {
-		return &schemaError{"too large to be checked"}
+	if depth > schemaDepthMax {
+		return errTooLarge
+	}
+	if err := c.spend(1); err != nil {
+		return err
 	}
 	m, ok := s.(map[string]any)
 	switch {
@@ -129,6 +142,9 @@ func (c *checker) keyword(word string, m map[string]any, v any, at string, depth
 		values, ok := arg.([]any)
 		if !ok {
 			return misused(word)
+		}
+		if err := c.spend(len(values)); err != nil {
+			return err
 		}
 		if !slices.ContainsFunc(values, func(one any) bool { return equal(v, one) }) {
 			return wrong(at, "is none of the values that are allowed")
@@ -240,25 +256,40 @@ func (c *checker) object(word string, m, o map[string]any, at string, depth int)
 				return err
 			}
 		}
-	case "properties", "patternProperties":
+	case "properties":
 		schemas, ok := arg.(map[string]any)
 		if !ok {
 			return misused(word)
 		}
+		for _, name := range slices.Sorted(maps.Keys(schemas)) {
+			value, there := o[name]
+			if !there {
+				continue
+			}
+			if err := c.check(schemas[name], value, at+"."+name, depth+1); err != nil {
+				return err
+			}
+		}
+	case "patternProperties":
+		schemas, ok := arg.(map[string]any)
+		if !ok {
+			return misused(word)
+		}
+		names := slices.Sorted(maps.Keys(o))
 		for _, key := range slices.Sorted(maps.Keys(schemas)) {
-			for _, name := range slices.Sorted(maps.Keys(o)) {
-				applies := name == key
-				if word == "patternProperties" {
-					p, err := c.pattern(key)
-					if err != nil {
-						return err
-					}
-					applies = p.MatchString(name)
+			p, err := c.pattern(key)
+			if err != nil {
+				return err
+			}
+			for _, name := range names {
+				if err := c.spend(1); err != nil {
+					return err
 				}
-				if applies {
-					if err := c.check(schemas[key], o[name], at+"."+name, depth+1); err != nil {
-						return err
-					}
+				if !p.MatchString(name) {
+					continue
+				}
+				if err := c.check(schemas[key], o[name], at+"."+name, depth+1); err != nil {
+					return err
 				}
 			}
 		}
@@ -271,6 +302,9 @@ func (c *checker) object(word string, m, o map[string]any, at string, depth int)
 				continue
 			}
 			for key := range patterns {
+				if err := c.spend(1); err != nil {
+					return err
+				}
 				if p, err := c.pattern(key); err != nil || p.MatchString(name) {
 					continue members // one that cannot be read is told of by patternProperties
 				}
@@ -309,8 +343,8 @@ func (c *checker) array(word string, m map[string]any, list []any, at string, de
 			return nil
 		}
 		for i := range list {
-			if c.steps -= i; c.steps < 0 {
-				return &schemaError{"too large to be checked"}
+			if err := c.spend(i); err != nil {
+				return err
 			}
 			if slices.ContainsFunc(list[:i], func(other any) bool { return equal(list[i], other) }) {
 				return wrong(at, "has an element twice")
@@ -345,6 +379,9 @@ func (c *checker) pattern(expr string) (*regexp.Regexp, error) {
 	}
 	if len(expr) > patternMax {
 		return nil, &schemaError{"pattern is too long"}
+	}
+	if err := c.spend(len(expr)); err != nil {
+		return nil, err
 	}
 	p, err := regexp.Compile(expr)
 	if err != nil {

@@ -724,3 +724,38 @@ func TestTermsSurviveClientsThatKnowNoUTF8(t *testing.T) {
 		t.Errorf("comes back as %q", sent)
 	}
 }
+
+// What a gate of ours puts into one offer, at its longest: the header still passes proxies that allow little.
+func TestOneOfferFitsThreeKilobytes(t *testing.T) {
+	t.Parallel()
+	extra := map[string]json.RawMessage{}
+	for name, value := range map[string]any{
+		"name": "Tether USD₮0 on a network with a long name", "version": "2", "assetTransferMethod": "permit2", "facilitatorAddress": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+		"quote": "q1." + strings.Repeat("A", 43) + "." + strings.Repeat("B", 43), "price": "$0.0005, 100 calls at once, valid 24h", "completion": "as measured, at least $0.0001, at most $0.05",
+		"refund": "full on failure within 24h, half on delay within 30 s", "uncaptured": "nothing is charged if the seller does not answer", "expires": 1767225660,
+		"bundle": map[string]any{"calls": 100, "valid": "24h0m0s"}, "vault": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+		"tabEndpoint": "https://api.a-rather-long-name.example.com/.well-known/farthing/tabs",
+	} {
+		raw, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		extra[name] = raw
+	}
+	offer := Requirements{
+		Scheme: "exact", Network: "eip155:84532", Amount: "115792089237316195423570985008687907853269984665640564039457584007913129639935",
+		Asset: "0x036CbD53842c5426634e7929541eC2318f3dCF7e", PayTo: "0x209693Bc6afc0C5328bA36FaF03C514EF312287C", MaxTimeoutSeconds: 86400, Extra: extra,
+	}
+	terms := Terms{
+		Required: PaymentRequired{
+			Resource: Resource{URL: "https://api.a-rather-long-name.example.com/v1/quotes/ACME?from=2026-01-01&to=2026-01-31", Description: strings.Repeat("One quote of a share. ", 6), MimeType: "application/json"},
+			Accepts:  []Requirements{offer}, Extensions: map[string]json.RawMessage{PaymentIDKey: DeclarePaymentID(false)},
+		},
+		Error: "Payment required: $0.0005 for GET /v1/quotes/ACME. Nothing has been charged.",
+	}
+	if n := len(write(t, terms).Header().Get(HeaderRequired)); n > 3<<10 {
+		t.Errorf("%d bytes", n)
+	} else {
+		t.Logf("%d bytes", n)
+	}
+}

@@ -427,6 +427,22 @@ func (k *Kind) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// Kinds returns the entries for a scheme on a network (CAIP-2), for every version and dialect that has the scheme: exact in
+// both of both, where version 1 has a name for the network; exact-legacy in T402 alone; any other in x402's version 2.
+func Kinds(scheme, caip2 string, extra map[string]json.RawMessage) []Kind {
+	kinds := []Kind{{X402Version: 2, Scheme: scheme, Network: caip2, Extra: extra}}
+	switch scheme {
+	case "exact":
+		kinds[0].Dialect = Both
+		if name := nameV1(caip2); name != caip2 {
+			kinds = append(kinds, Kind{X402Version: 1, Dialect: Both, Scheme: scheme, Network: name, Extra: extra})
+		}
+	case "exact-legacy":
+		kinds[0].Dialect = T402
+	}
+	return kinds
+}
+
 // Find returns the first kind for a version, scheme and network (CAIP-2): one of x402's if there is one, else one of
 // T402's.
 func (s Supported) Find(version int, scheme, caip2 string) (found Kind, ok bool) {
