@@ -96,6 +96,19 @@ func Typical(p money.Price, u Usage) (Dollars, error) {
 	return DollarsOf(p.Money).Times(Ratio{new(big.Rat).SetInt(blocks)}), nil
 }
 
+// CallsIn is how many typical calls so many units are enough for, at a price by the unit. Where the usage says nothing, a
+// call takes one block of the price.
+func CallsIn(units uint64, p money.Price, u Usage) uint64 {
+	used, err := u.of(p.Unit)
+	if err != nil || used.Cmp(block(p)) < 0 {
+		used = block(p) // started blocks count
+	}
+	if used.Sign() == 0 {
+		return 0
+	}
+	return rounded(new(big.Rat).Quo(whole(units), used), false).Uint64() // no more than units
+}
+
 // block is how much of what is measured a price is for.
 func block(p money.Price) *big.Rat { return new(big.Rat).Mul(whole(p.Per), whole(p.Unit.Size)) }
 

@@ -124,3 +124,29 @@ func TestATypicalCallIsChargedInStartedBlocks(t *testing.T) {
 		t.Errorf("an unknown unit gave %v", err)
 	}
 }
+
+func TestABundleOfUnitsIsGoodForSoManyCalls(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		units uint64
+		price string
+		uses  string
+		want  uint64
+	}{
+		{100_000, "$0.00001 per token", "800 tokens", 125},
+		{100_000, "$0.00001 per token", "", 100_000},
+		{1000, "$0.01 per 100 records", "37 records", 10},
+		{1000, "$0.01 per 100 records", "", 10},
+		{5, "$0.01 per 100 records", "37 records", 0},
+		{100, "$0.0005", "", 100},
+		{100, "free", "", 0},
+	} {
+		p, err := money.ParsePrice(c.price)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := CallsIn(c.units, p, usage(t, c.uses)); got != c.want {
+			t.Errorf("%+v: %d calls", c, got)
+		}
+	}
+}

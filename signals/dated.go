@@ -150,7 +150,8 @@ type Band struct {
 	What        string
 }
 
-// bands are what T402's page on small payments recommends, with bounds that do not overlap.
+// bands are what T402's page on small payments recommends, with bounds that do not overlap. Where it says any EVM network
+// for a cent, those are left out on which a transfer alone costs more.
 var bands = []Band{
 	{Dollars{}, tenThousandths(1), nil, "no network one by one: bundle, or net"},
 	{tenThousandths(1), tenThousandths(10), []string{"base"}, "where somebody else pays the gas"},

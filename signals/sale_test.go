@@ -33,8 +33,8 @@ func TestTheShopOfTheReadme(t *testing.T) {
 	}{
 		{Exact, false, "$0.00098", "−$0.00060", "$0.0022", "−119 %"},
 		{Bundle, false, "$0.0000098", "$0.00037", "$0.00026", "74 %"},
-		{Batch, false, "$0.00072", "−$0.00034", "$0.0017", "−68 %"},
-		{Upto, false, "$0.0018", "−$0.0014", "$0.0037", "−269 %"},
+		{Batch, false, "$0.00081", "−$0.00043", "$0.0019", "−86 %"},
+		{Upto, false, "$0.0015", "−$0.0012", "$0.0033", "−224 %"},
 		{Guarantee, false, "$0.0000014", "$0.00037", "$0.00025", "75 %"},
 		{Exact, true, "$0", "$0.00038", "$0.00024", "76 %"},
 		{Upto, true, "$0", "$0.00038", "$0.00024", "76 %"},
@@ -251,6 +251,16 @@ func TestARollupsDataFee(t *testing.T) {
 	with.Data = d
 	if got := with.Of(Use{100, 600}).Sub(none.Of(Use{100, 600})); got.Cmp(none.Of(Use{2000, 0})) != 0 {
 		t.Errorf("2000 wei of data cost %v", got)
+	}
+}
+
+func TestATokenWithoutSignedTransfersCostsMore(t *testing.T) {
+	t.Parallel()
+	if got := GasOf(network.Token{EIP3009: true}); got != DefaultGas {
+		t.Errorf("with them: %+v", got)
+	}
+	if got := GasOf(network.Token{}); got.Transfer != DefaultGas.Upto || got.Batched.Gas != DefaultGas.Batched.Gas+15_000 || got.Upto != DefaultGas.Upto || got.Debtor != DefaultGas.Debtor {
+		t.Errorf("without: %+v", got)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -92,6 +91,7 @@ type offer struct {
 	Way     signals.Way
 	Bundle  uint64 // calls that one payment buys; 0 and 1 are one
 	On      network.Chain
+	Token   network.Token
 }
 
 // loss is an offer that takes more than it brings in.
@@ -142,7 +142,7 @@ func losses(offers []offer, c costing, tariffs map[string]tariff) ([]loss, error
 		if !ok || o.Price.Free() {
 			continue
 		}
-		s := signals.Sale{Price: smallest(o, c.Units), Cost: cost, Fees: t.Fees, Gas: signals.DefaultGas, Bundle: max(o.Bundle, 1), Batch: 1, Cycle: guardCycle}
+		s := signals.Sale{Price: smallest(o, c.Units), Cost: cost, Fees: t.Fees, Gas: signals.GasOf(o.Token), Bundle: max(o.Bundle, 1), Batch: 1, Cycle: guardCycle}
 		way := o.Way
 		if way == signals.Exact && o.Bundle > 1 {
 			way = signals.Bundle
@@ -232,30 +232,51 @@ func (c *gateCmd) offers(r *run, all network.Registry, file gateFile) ([]offer, 
 	var offers []offer
 	for _, route := range file.Routes {
 		price, err := money.ParsePrice(route.Price.Text)
-		if err != nil || route.Free || price.Free() || inDollars(price, home) != nil {
+		if err != nil || route.Free || price.Free() {
 			continue // the gate refuses what is no price, and says where it is
 		}
 		minimum, err := money.ParseMoney(route.Minimum.Text)
 		if err != nil {
 			minimum = money.Money{}
 		}
-		bundle, _, _ := strings.Cut(route.Bundle.Text, " ")
-		calls, _ := strconv.ParseUint(bundle, 10, 64) // the gate refuses what is no bundle, and says where it is
-		for _, entry := range file.waysOf(route) {
-			e, err := paywall.ParseEntry(entry)
+		for _, text := range file.waysOf(route) {
+			e, err := paywall.ParseEntry(text)
 			if err != nil {
 				continue
 			}
 			on := home
-			if e.Network != "" {
+			if e.Network != "" && !r.cli.Dev { // with --dev nothing is sold elsewhere
 				if on, err = all.Lookup(e.Network); err != nil {
 					continue
 				}
 			}
-			offers = append(offers, offer{Route: route.Pattern.Text, Price: price, Minimum: minimum, Way: signals.Way(e.Way), Bundle: calls, On: on})
+			token, err := paidIn(price, on)
+			if e.Asset != "" {
+				token, err = on.Token(e.Asset)
+			}
+			if err != nil {
+				continue
+			}
+			offers = append(offers, offer{
+				Route: route.Pattern.Text, Price: price, Minimum: minimum, Way: signals.Way(e.Way),
+				Bundle: bundled(route.Bundle.Text, price, file.Costs.Units), On: on, Token: token,
+			})
 		}
 	}
 	return offers, nil
+}
+
+// bundled is how many calls a bundle of so many calls or units is good for, at least 1.
+func bundled(text string, price money.Price, u signals.Usage) uint64 {
+	size, err := money.ParsePrice("$1 per " + text)
+	if text == "" || err != nil {
+		return 1 // the gate refuses what is no bundle, and says where it is
+	}
+	units := size.Per * size.Unit.Size
+	if size.Unit.Kind == money.Call {
+		return max(units, 1)
+	}
+	return max(signals.CallsIn(units, price, u), 1)
 }
 
 // waysOf are the ways to pay that a route takes.

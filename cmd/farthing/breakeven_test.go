@@ -60,10 +60,10 @@ func TestOffersThatLose(t *testing.T) {
 		"fee and cost together":                  {offer{Price: mustPrice(t, "$0.001"), Way: signals.Exact}, costing{Items: cost("$0.0005")}, "GET /quote: exact costs $0.00098 a call beside your own $0.00050, price $0.001", "bundle: 50 calls"},
 		"work that costs more than its price":    {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Guarantee}, costing{Items: cost("$0.0006")}, "GET /quote: a call costs you $0.00060, price $0.0005", "price: $0.00061 or more"},
 		"the same, and somebody else pays gas":   {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Exact}, costing{Items: cost("$0.0006"), Sponsored: true}, "GET /quote: a call costs you $0.00060, price $0.0005", "price: $0.00060 or more"},
-		"upto below its fee":                     {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0014 a call, price $0.0005", "minimum: $0.0014"},
+		"upto below its fee":                     {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.0005", "minimum: $0.0012"},
 		"upto with a minimum that covers it":     {offer{Price: mustPrice(t, "$0.00001 per token"), Minimum: mustSum(t, "$0.002"), Way: signals.Upto}, costing{}, "", ""},
 		"upto for a typical call that covers it": {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{Units: signals.Usage{{Kind: money.Token}: signals.RatioOf(800, 1)}}, "", ""},
-		"upto for one token":                     {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0014 a call, price $0.00001", "minimum: $0.0014"},
+		"upto for one token":                     {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.00001", "minimum: $0.0012"},
 		"a guarantee of a hundredth of a cent":   {offer{Price: mustPrice(t, "$0.0001"), Way: signals.Guarantee}, costing{}, "", ""},
 		"a guarantee of one unit":                {offer{Price: mustPrice(t, "$0.000001"), Way: signals.Guarantee}, costing{}, "GET /quote: guarantee costs $0.0000023 a call, price $0.000001", "price: $0.0000023 or more"},
 		"free":                                   {offer{Price: mustPrice(t, "free"), Way: signals.Exact}, costing{}, "", ""},
@@ -71,7 +71,7 @@ func TestOffersThatLose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c.offer.Route, c.offer.On = "GET /quote", mustChain("base")
+			c.offer.Route, c.offer.On, c.offer.Token = "GET /quote", mustChain("base"), mustChain("base").Tokens[0]
 			found, err := losses([]offer{c.offer}, c.costs, onBase(t))
 			if err != nil {
 				t.Fatal(err)
@@ -93,7 +93,7 @@ func TestOffersThatLose(t *testing.T) {
 func TestRemediesHelp(t *testing.T) {
 	t.Parallel()
 	for _, price := range []string{"$0.0005", "$0.0001", "$0.00001", "$0.0009"} {
-		o := offer{Route: "GET /a", Price: mustPrice(t, price), Way: signals.Exact, On: mustChain("base")}
+		o := offer{Route: "GET /a", Price: mustPrice(t, price), Way: signals.Exact, On: mustChain("base"), Token: mustChain("base").Tokens[0]}
 		found, err := losses([]offer{o}, costing{}, onBase(t))
 		if err != nil || len(found) != 1 || found[0].Bundle == 0 {
 			t.Fatalf("%s: %v, %v", price, found, err)
@@ -115,7 +115,7 @@ func TestWhatCannotBeJudgedIsNotJudged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o = offer{Route: "GET /a", Price: mustPrice(t, "$0.01"), Way: signals.Exact, On: mustChain("base")}
+	o = offer{Route: "GET /a", Price: mustPrice(t, "$0.01"), Way: signals.Exact, On: mustChain("base"), Token: mustChain("base").Tokens[0]}
 	found, err := losses([]offer{o}, costing{Items: []signals.Cost{c}}, onBase(t))
 	if err == nil || !strings.Contains(err.Error(), "compute: how many seconds") || len(found) != 0 {
 		t.Errorf("a cost by the second of calls whose length nobody said: %v, %v", found, err)

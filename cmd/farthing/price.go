@@ -159,10 +159,7 @@ type costItems struct {
 // frame is a sale without its price.
 func (c *priceCmd) frame(r *run, t tariff, file gateFile) (signals.Sale, costItems, error) {
 	items := costItems{costs: file.Costs.Items, usage: file.Costs.Units}
-	s := signals.Sale{Fees: t.Fees, Gas: signals.DefaultGas, Batch: max(c.Batch, 1)}
-	if c.TransferGas > 0 {
-		s.Gas.Transfer.Gas = c.TransferGas
-	}
+	s := signals.Sale{Fees: t.Fees, Batch: max(c.Batch, 1)}
 	var err error
 	if s.Margin, err = signals.ParsePercent(c.Margin); err != nil || s.Margin.Cmp(signals.RatioOf(1, 1)) == 0 {
 		return s, items, misuse("--margin %s: want a percentage below 100 %%", c.Margin).hint("--margin 50%%")
@@ -265,8 +262,12 @@ func (c *priceCmd) sale(s signals.Sale, on network.Chain, route, text string, bu
 	if err != nil {
 		return priced{}, err
 	}
-	if err := inDollars(p, on); err != nil {
+	token, err := paidIn(p, on)
+	if err != nil {
 		return priced{}, err
+	}
+	if s.Gas = signals.GasOf(token); c.TransferGas > 0 {
+		s.Gas.Transfer.Gas = c.TransferGas
 	}
 	if s.Price, err = signals.Typical(p, u); err != nil {
 		return priced{}, unitsMissing(err)
@@ -281,19 +282,23 @@ func (c *priceCmd) sale(s signals.Sale, on network.Chain, route, text string, bu
 	return priced{Route: route, Text: p.String(), Sale: s, Fixed: bundle > 0}, nil
 }
 
-// inDollars refuses a price in a token that does not stand for a dollar: what it is worth is not known here.
-func inDollars(p money.Price, on network.Chain) error {
+// paidIn is the token that a price is paid in: the one that it names, or the network's first dollar. One that does not
+// stand for a dollar is refused, because what it is worth is not known here.
+func paidIn(p money.Price, on network.Chain) (network.Token, error) {
 	if p.Free() || p.Symbol == "$" {
-		return nil
+		if dollars := on.Dollars(); len(dollars) > 0 {
+			return dollars[0], nil
+		}
+		return network.Token{EIP3009: true}, nil // what it would be like there
 	}
 	token, err := on.Token(p.Symbol)
 	if err != nil {
-		return err
+		return network.Token{}, err
 	}
 	if !token.Dollar {
-		return misuse("%s stands for no dollar, so what fees leave of it is not known", token.Symbol).hint("give the price in $")
+		return network.Token{}, misuse("%s stands for no dollar, so what fees leave of it is not known", token.Symbol).hint("give the price in $")
 	}
-	return nil
+	return token, nil
 }
 
 // priceReport is what a price comes to.
