@@ -99,14 +99,25 @@ func Typical(p money.Price, u Usage) (Dollars, error) {
 // CallsIn is how many typical calls so many units are enough for, at a price by the unit. Where the usage says nothing, a
 // call takes one block of the price.
 func CallsIn(units uint64, p money.Price, u Usage) uint64 {
-	used, err := u.of(p.Unit)
-	if err != nil || used.Cmp(block(p)) < 0 {
-		used = block(p) // started blocks count
-	}
-	if used.Sign() == 0 {
+	each := taken(p, u)
+	if each.Sign() == 0 {
 		return 0
 	}
-	return rounded(new(big.Rat).Quo(whole(units), used), false).Uint64() // no more than units
+	return rounded(new(big.Rat).Quo(whole(units), each), false).Uint64() // no more than units
+}
+
+// UnitsFor is how many units so many typical calls take, and false if they cannot be counted.
+func UnitsFor(calls uint64, p money.Price, u Usage) (uint64, bool) {
+	n := rounded(new(big.Rat).Mul(whole(calls), taken(p, u)), true)
+	return n.Uint64(), n.IsUint64()
+}
+
+// taken is what a typical call takes of a bundle: at least a block of the price, as started blocks count.
+func taken(p money.Price, u Usage) *big.Rat {
+	if used, err := u.of(p.Unit); err == nil && used.Cmp(block(p)) > 0 {
+		return used
+	}
+	return block(p)
 }
 
 // block is how much of what is measured a price is for.

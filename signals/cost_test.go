@@ -140,13 +140,18 @@ func TestABundleOfUnitsIsGoodForSoManyCalls(t *testing.T) {
 		{5, "$0.01 per 100 records", "37 records", 0},
 		{100, "$0.0005", "", 100},
 		{100, "free", "", 0},
+		{3, "$0.01 per second", "0.5 seconds", 3},
 	} {
 		p, err := money.ParsePrice(c.price)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := CallsIn(c.units, p, usage(t, c.uses)); got != c.want {
+		got := CallsIn(c.units, p, usage(t, c.uses))
+		if got != c.want {
 			t.Errorf("%+v: %d calls", c, got)
+		}
+		if units, ok := UnitsFor(got, p, usage(t, c.uses)); !ok || units > c.units {
+			t.Errorf("%+v: they take %d units, %v", c, units, ok)
 		}
 	}
 }

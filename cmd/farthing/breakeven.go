@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/paywall"
@@ -89,6 +91,7 @@ type offer struct {
 	Price   money.Price
 	Minimum money.Money // least charge of a route whose price is per unit; the zero value is none
 	Way     signals.Way
+	Entry   string // the way as the price list says it: exact on arbitrum
 	Bundle  uint64 // calls that one payment buys; 0 and 1 are one
 	On      network.Chain
 	Token   network.Token
@@ -99,13 +102,13 @@ type loss struct {
 	Offer offer
 	Line  signals.Line
 	Price signals.Dollars
-	// Bundle is how many calls sold at once would not lose; 0 where no number helps.
-	Bundle uint64
+	// Bundle is what to sell at once so that it does not lose: 100 calls. Empty where no number helps.
+	Bundle string
 }
 
 // Error says what is lost, as in: GET /quote: exact costs $0.00098 a call, price $0.0005.
 func (l loss) Error() string {
-	way := string(l.Offer.Way)
+	way := cmp.Or(l.Offer.Entry, string(l.Offer.Way))
 	if l.Offer.Bundle > 1 {
 		way += fmt.Sprintf(" in bundles of %d", l.Offer.Bundle)
 	}
@@ -121,12 +124,12 @@ func (l loss) Error() string {
 // remedy is what to write into the route instead.
 func (l loss) remedy() string {
 	switch {
-	case l.Line.Cost.Cmp(l.Price) >= 0 || l.Bundle == 0 && l.Offer.Way != signals.Upto:
-		return "price: " + l.Line.Minimum.Up() + " or more"
-	case l.Offer.Way == signals.Upto:
+	case l.Offer.Way == signals.Upto && l.Offer.Price.Unit.Kind != money.Call && l.Line.Cost.Cmp(l.Price) < 0:
 		return "minimum: " + l.Line.Minimum.Up()
+	case l.Bundle == "":
+		return "price: " + l.Line.Minimum.Up() + " or more"
 	}
-	return fmt.Sprintf("bundle: %d calls", l.Bundle)
+	return "bundle: " + l.Bundle
 }
 
 // guardCycle is the traffic that a guarantee's share in a cycle is reckoned with, where nobody sells anything yet.
@@ -153,11 +156,25 @@ func losses(offers []offer, c costing, tariffs map[string]tariff) ([]loss, error
 		}
 		l := loss{Offer: o, Line: line, Price: s.Price}
 		if n, ok := s.Bundled(); ok && o.Way == signals.Exact && n > max(o.Bundle, 1) {
-			l.Bundle = n
+			l.Bundle = bundleText(n, o.Price, c.Units)
 		}
 		found = append(found, l)
 	}
 	return found, missing
+}
+
+// bundleText is a bundle of so many calls as a route says it: in units, where the price is by the unit.
+func bundleText(calls uint64, p money.Price, u signals.Usage) string {
+	if p.Unit.Kind == money.Call {
+		return fmt.Sprintf("%d calls", calls)
+	}
+	units, ok := signals.UnitsFor(calls, p, u)
+	if !ok {
+		return ""
+	}
+	many := money.Price{Money: p.Money, Per: (units + p.Unit.Size - 1) / p.Unit.Size, Unit: p.Unit}
+	_, text, _ := strings.Cut(many.String(), " per ")
+	return text
 }
 
 // smallest is what a typical call is charged, or where nobody said what it uses, the least that any is.
@@ -173,7 +190,7 @@ func smallest(o offer, u signals.Usage) signals.Dollars {
 }
 
 // guard refuses a price list in which a way to pay loses where money is real, unless losses were allowed; elsewhere it
-// warns. What gas costs is not asked of a node: it is what the file says, or a figure with a date.
+// warns. What gas costs is what the file says, what its node says if it has one there, or a figure with a date.
 func (c *gateCmd) guard(r *run, file gateFile) error {
 	all, err := r.networks()
 	if err != nil {
@@ -188,8 +205,7 @@ func (c *gateCmd) guard(r *run, file gateFile) error {
 		if _, known := tariffs[o.On.Name]; known || unknown[o.On.Name] {
 			continue
 		}
-		gas, coin := file.gasOn(all, o.On)
-		t, err := r.tariff(o.On, nil, gas, coin)
+		t, err := r.tariffOf(all, o.On, file)
 		if err == nil {
 			tariffs[o.On.Name] = t
 			continue
@@ -217,6 +233,22 @@ func (c *gateCmd) guard(r *run, file gateFile) error {
 		lines[i] = l.Error()
 	}
 	return fail("below_break_even", "%s", strings.Join(lines, "\n       ")).hint("%s, or --allow-loss", real[0].remedy())
+}
+
+// tariffOf is what a network charges as far as a gate's file tells. A node that does not answer is no reason not to start.
+func (r *run) tariffOf(all network.Registry, on network.Chain, file gateFile) (tariff, error) {
+	gas, coin := file.gasOn(all, on)
+	if file.RPCURL != "" && gas == "" {
+		if node, err := chain.Dial(r.ctx, file.RPCURL); err == nil {
+			defer node.Close()
+			if node.ChainID() == on.ID {
+				if t, err := r.tariff(on, node, gas, coin); err == nil {
+					return t, nil
+				}
+			}
+		}
+	}
+	return r.tariff(on, nil, gas, coin)
 }
 
 // offers are the ways to pay that a price list offers, each route's with each of its ways.
@@ -258,7 +290,7 @@ func (c *gateCmd) offers(r *run, all network.Registry, file gateFile) ([]offer, 
 				continue
 			}
 			offers = append(offers, offer{
-				Route: route.Pattern.Text, Price: price, Minimum: minimum, Way: signals.Way(e.Way),
+				Route: route.Pattern.Text, Price: price, Minimum: minimum, Way: signals.Way(e.Way), Entry: text,
 				Bundle: bundled(route.Bundle.Text, price, file.Costs.Units), On: on, Token: token,
 			})
 		}

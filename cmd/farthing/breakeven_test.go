@@ -60,7 +60,7 @@ func TestOffersThatLose(t *testing.T) {
 		"fee and cost together":                  {offer{Price: mustPrice(t, "$0.001"), Way: signals.Exact}, costing{Items: cost("$0.0005")}, "GET /quote: exact costs $0.00098 a call beside your own $0.00050, price $0.001", "bundle: 50 calls"},
 		"work that costs more than its price":    {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Guarantee}, costing{Items: cost("$0.0006")}, "GET /quote: a call costs you $0.00060, price $0.0005", "price: $0.00061 or more"},
 		"the same, and somebody else pays gas":   {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Exact}, costing{Items: cost("$0.0006"), Sponsored: true}, "GET /quote: a call costs you $0.00060, price $0.0005", "price: $0.00060 or more"},
-		"upto below its fee":                     {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.0005", "minimum: $0.0012"},
+		"upto below its fee":                     {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.0005", "price: $0.0012 or more"},
 		"upto with a minimum that covers it":     {offer{Price: mustPrice(t, "$0.00001 per token"), Minimum: mustSum(t, "$0.002"), Way: signals.Upto}, costing{}, "", ""},
 		"upto for a typical call that covers it": {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{Units: signals.Usage{{Kind: money.Token}: signals.RatioOf(800, 1)}}, "", ""},
 		"upto for one token":                     {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.00001", "minimum: $0.0012"},
@@ -92,13 +92,13 @@ func TestOffersThatLose(t *testing.T) {
 // What the remedy proposes does not lose.
 func TestRemediesHelp(t *testing.T) {
 	t.Parallel()
-	for _, price := range []string{"$0.0005", "$0.0001", "$0.00001", "$0.0009"} {
+	for _, price := range []string{"$0.0005", "$0.0001", "$0.00001", "$0.0009", "$0.00001 per token", "$0.0001 per 100 records", "$0.0001 per MiB out"} {
 		o := offer{Route: "GET /a", Price: mustPrice(t, price), Way: signals.Exact, On: mustChain("base"), Token: mustChain("base").Tokens[0]}
 		found, err := losses([]offer{o}, costing{}, onBase(t))
-		if err != nil || len(found) != 1 || found[0].Bundle == 0 {
+		if err != nil || len(found) != 1 || found[0].Bundle == "" {
 			t.Fatalf("%s: %v, %v", price, found, err)
 		}
-		o.Bundle = found[0].Bundle
+		o.Bundle = bundled(found[0].Bundle, o.Price, nil)
 		if found, _ = losses([]offer{o}, costing{}, onBase(t)); len(found) != 0 {
 			t.Errorf("%s in bundles of %d still loses: %v", price, o.Bundle, found[0])
 		}
