@@ -2,6 +2,7 @@ package payer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,17 +26,27 @@ type settler struct {
 	auths []exact.Authorization // guarded by mu
 }
 
-func (s *settler) Verify(context.Context, x402.Payment, x402.Requirements) (x402.VerifyResponse, error) {
-	return x402.VerifyResponse{}, errors.ErrUnsupported
+func (s *settler) Verify(_ context.Context, p x402.Payment, r x402.Requirements) (x402.VerifyResponse, error) {
+	a, err := exact.Read(p, r)
+	if err == nil {
+		err = a.Accept(r, s.chain.now())
+	}
+	if err != nil {
+		return x402.VerifyResponse{InvalidReason: code(err)}, nil
+	}
+	return x402.VerifyResponse{IsValid: true, Payer: a.From.String()}, nil
 }
 
 func (s *settler) Supported(context.Context) (x402.Supported, error) {
-	return x402.Supported{}, errors.ErrUnsupported
+	return x402.Supported{Kinds: []x402.Kind{
+		{X402Version: 2, Scheme: exact.Scheme, Network: "eip155:31337"}, {X402Version: 1, Scheme: exact.Scheme, Network: "eip155:31337"},
+		{X402Version: 2, Scheme: exact.UptoScheme, Network: "eip155:31337", Extra: map[string]json.RawMessage{"facilitatorAddress": raw(otherKey.Address())}},
+	}}, nil
 }
 
 func (s *settler) Settle(_ context.Context, p x402.Payment, r x402.Requirements) (x402.SettleResponse, error) {
 	a, err := exact.Read(p, r)
-	if err == nil {
+	if err == nil && a.Scheme == exact.Scheme { // of an upto the terms have what is charged
 		err = a.Accept(r, s.chain.now())
 	}
 	if err != nil && code(err) != "invalid_exact_evm_payload_authorization_valid_before" {
@@ -46,11 +57,15 @@ func (s *settler) Settle(_ context.Context, p x402.Payment, r x402.Requirements)
 	s.auths = append(s.auths, a)
 	s.mu.Unlock()
 	settle := func() (x402.SettleResponse, error) {
-		tx, err := s.chain.settle(a, a.Amount)
+		amount, err := money.ParseAmount(r.Amount)
 		if err != nil {
 			return x402.SettleResponse{ErrorReason: code(err)}, nil
 		}
-		return x402.SettleResponse{Success: true, Transaction: tx.String(), Network: r.Network}, nil
+		tx, err := s.chain.settle(a, amount)
+		if err != nil {
+			return x402.SettleResponse{ErrorReason: code(err)}, nil
+		}
+		return x402.SettleResponse{Success: true, Transaction: tx.String(), Network: r.Network, Amount: r.Amount}, nil
 	}
 	if s.fate != nil {
 		return s.fate(try, settle)

@@ -1,0 +1,117 @@
+package payer
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/paywall"
+	"github.com/farthing402/farthing/x402"
+)
+
+// shop is a real paywall that takes transfers, with a facilitator of the test's.
+func shop(t *testing.T, f *settler) (address string, calls *atomic.Int64) {
+	t.Helper()
+	f.T, f.chain, calls = t, newLedgerChain(), &atomic.Int64{}
+	pw, err := paywall.New(paywall.Config{
+		Signer: sellerKey, Network: "dev", Facilitators: []x402.Facilitator{f}, Accept: []string{"exact", "upto"}, Purchases: paywall.Memory(),
+		Now: func() time.Time { return noon },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pw.Close(t.Context()) })
+	mux := http.NewServeMux()
+	handle := func(pattern, price string, status int, opts ...paywall.Option) {
+		mux.Handle(pattern, pw.Price(price, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			calls.Add(1)
+			body, _ := io.ReadAll(r.Body)
+			if len(body) > 0 {
+				paywall.Charge(r.Context(), len(body))
+			}
+			w.WriteHeader(status)
+			fmt.Fprintf(w, "%s served", r.URL.Path)
+		}), opts...))
+	}
+	handle("GET /quote/{symbol}", "$0.0005", 200)
+	handle("GET /down", "$0.0005", 500)
+	handle("POST /generate", "$0.00001 per token", 200, paywall.Accept("upto"), paywall.UpTo("$0.005"))
+	handle("GET /feed/{topic}", "$0.0001", 200, paywall.Bundle("5 calls", time.Hour))
+	handle("GET /other", "$0.0001", 200, paywall.Bundle("5 calls", time.Hour))
+	if err := pw.Check(); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server.URL, calls
+}
+
+// The real paywall is paid in each way, and its buyer's journal says what the chain says.
+func TestOurOwnShop(t *testing.T) {
+	t.Parallel()
+	f := &settler{}
+	address, calls := shop(t, f)
+	p := newPayer(t, inFile(journalFile(t)), func(c *Config) { c.Houses, c.Wallet, c.Budget.PerDay = nil, f.chain, "$1" })
+	settled := func() (sum uint64) {
+		for _, tx := range f.chain.moves {
+			for _, units := range tx {
+				sum += units
+			}
+		}
+		return sum
+	}
+
+	body, r, err := get(p, address+"/quote/ACME?day=1")
+	if err != nil || body != "/quote/ACME served" || r.Way != "exact" || r.Charged != money.Units(500) || r.Transaction == "" || settled() != 500 {
+		t.Fatalf("exact: %q, %+v, %v", body, r, err)
+	}
+	resp, err := p.Resume(t.Context(), r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if calls.Load() != 1 || settled() != 500 || today(t, p) != "$0.9995" {
+		t.Errorf("asked again: %d calls, %d settled, %s left", calls.Load(), settled(), today(t, p))
+	}
+
+	resp, err = (&http.Client{Transport: p}).Post(address+"/generate", "text/plain", strings.NewReader("ten tokens"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if r, _ := Receipt(resp); r.Way != "upto" || r.Charged != money.Units(100) || r.Signed != money.Units(5000) || !r.Proven || settled() != 600 || today(t, p) != "$0.9994" {
+		t.Errorf("upto: %+v, %d settled, %s left", r, settled(), today(t, p))
+	}
+
+	resp, err = (&http.Client{Transport: p}).Get(address + "/down")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if r, _ := Receipt(resp); resp.StatusCode != 500 || r.State != Void || settled() != 600 || today(t, p) != "$0.9994" {
+		t.Errorf("failed work: %d, %+v, %d settled, %s left", resp.StatusCode, r, settled(), today(t, p))
+	}
+
+	for i := range 7 { // of which five are one bundle
+		body, r, err := get(p, address+fmt.Sprint("/feed/", i))
+		want := 4 - i%5
+		if err != nil || body != fmt.Sprintf("/feed/%d served", i) || r.Bundle == nil || r.Bundle.Left != uint64(want) || r.Bundle.Disputed {
+			t.Fatalf("call %d of a bundle: %q, %+v %+v, %v", i, body, r, r.Bundle, err)
+		}
+		if says := r.Bundle.SellerSays; says == nil || *says != uint64(want) {
+			t.Errorf("call %d: the seller does not say the same: %v", i, says)
+		}
+	}
+	if settled() != 1600 || today(t, p) != "$0.9984" {
+		t.Errorf("bundles: %d settled, %s left", settled(), today(t, p))
+	}
+	if _, r, err := get(p, address+"/other"); err != nil || r.Way != "exact" || settled() != 2100 {
+		t.Errorf("a bundle of another route: %+v, %v", r, err)
+	}
+}
