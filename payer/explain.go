@@ -144,7 +144,11 @@ func ways(n Need, t terms, tried []option, last Way) []Way {
 		if isTried(r, tried) {
 			continue
 		}
-		w := Way{Kind: OtherWay, Scheme: r.Scheme, Network: r.Network, Text: fmt.Sprintf("pay by %s on %s", clip(r.Scheme), networkName(r.Network))}
+		called := clip(r.Scheme)
+		if known, ok := wayOf(r.Scheme); ok {
+			called = known.name()
+		}
+		w := Way{Kind: OtherWay, Scheme: r.Scheme, Network: r.Network, Text: fmt.Sprintf("pay by %s on %s", called, networkName(r.Network))}
 		if chain, err := network.Lookup(r.Network); err == nil {
 			if token, err := chain.Token(r.Asset); err == nil && token.Dollar {
 				if a, err := money.ParseAmount(r.Amount); err == nil {

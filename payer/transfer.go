@@ -199,8 +199,7 @@ func (j *journal) reserveNamed(r row) (before *row, err error) {
 // same answers a payment of a name that was used before: with what that came to, or by finishing it.
 func (p *Payer) same(ctx context.Context, before, asked row) (Purchase, error) {
 	if before.Payee != asked.Payee || before.Amount != asked.Amount || before.Asset != asked.Asset || before.Network != asked.Network || before.Payer != asked.Payer {
-		return Purchase{}, x402.Errorf("id_reused", "%q paid %s %s to %s on %s before, and is now asked for something else. Nothing was signed", clip(before.Name),
-			money.Format(before.Amount, before.Decimals, "$"), before.Symbol, before.Payee, networkName(before.Network))
+		return Purchase{}, x402.Errorf("id_reused", "%q paid %s on %s before, and is now asked for something else. Nothing was signed", clip(before.Name), before.what(), networkName(before.Network))
 	}
 	switch before.State {
 	case Charged:
@@ -339,7 +338,7 @@ func (p *Payer) bring(ctx context.Context, r row, again bool) (Purchase, error) 
 		return p.receipt(r), err
 	case errors.As(err, &coded) && coded.Code == "facilitator_fault":
 		p.void(&r, false, coded.Code) // turned away, and known to it all the same
-		return p.receipt(r), err
+		return p.receipt(r), coded.WithHint("check the facilitator's address and key; the same payment again is safe")
 	case err != nil:
 		return pending("", err)
 	case !answer.Success && spent[answer.ErrorReason]:

@@ -3,11 +3,13 @@ package payer
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/purchase"
 )
 
 // Wallet tells what chains know of the payer's account. What it cannot tell it returns an error for; then the payer goes
@@ -186,4 +188,40 @@ func (p *Payer) recheck(ctx context.Context, r *row) (changed bool, err error) {
 		return false, nil
 	}
 	return true, p.journal.record(*r, false)
+}
+
+// Unconfirmed returns the newest purchase of a request, of a day or less ago, whose outcome is not known; false if there is
+// none. With a [Wallet] the chain is asked about it first.
+func (p *Payer) Unconfirmed(ctx context.Context, method string, u *url.URL, body []byte) (Purchase, bool, error) {
+	var found *row
+	want := row{Payer: p.Key.Address(), Method: method, URL: withoutFragment(u), BodyHash: purchase.BodyDigest(body)}
+	now := p.Now()
+	err := p.journal.eachOpen(func(r row) {
+		same := r.State == Sent && r.resource() == want.resource() && r.BodyHash == want.BodyHash
+		if same && now.Sub(r.At) < 24*time.Hour && (found == nil || found.At.Before(r.At)) {
+			found = &r
+		}
+	})
+	if err != nil {
+		return Purchase{}, false, errJournal(p.Journal, err)
+	}
+	if found == nil {
+		return Purchase{}, false, nil
+	}
+	if changed, err := p.recheck(ctx, found); err == nil && changed && found.State == Void {
+		return Purchase{}, false, nil
+	}
+	return p.receipt(*found), true, nil
+}
+
+// eachOpen calls fn for every purchase that is reserved, or whose outcome is not known.
+func (j *journal) eachOpen(fn func(row)) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.locked(func() error {
+		for _, r := range j.open {
+			fn(r)
+		}
+		return nil
+	})
 }

@@ -32,6 +32,7 @@ type cli struct {
 	Charge  chargeCmd  `cmd:"" group:"More" help:"Charge a job that was answered 202, or let it go."`
 
 	Get      getCmd      `cmd:"" group:"Buy" help:"Request a URL, paying if it asks for it, within a limit."`
+	Pay      payCmd      `cmd:"" group:"Buy" help:"Pay an address, outside any request."`
 	Balance  balanceCmd  `cmd:"" group:"Buy" help:"Show collateral, what of it is in use, and the wallet."`
 	Deposit  depositCmd  `cmd:"" group:"Buy" help:"Put collateral into the vault."`
 	Withdraw withdrawCmd `cmd:"" group:"Buy" help:"Take collateral out of the vault: request, wait, finish."`

@@ -29,7 +29,7 @@ func (f *fault) Error() string { return f.x.Message }
 // Unwrap returns the error as the table knows it.
 func (f *fault) Unwrap() error { return &f.x }
 
-var devCommands = strings.NewReplacer("farthing get --", "farthing get --dev --", "farthing deposit ", "farthing deposit --dev ")
+var devCommands = strings.NewReplacer("farthing get --", "farthing get --dev --", "farthing pay --", "farthing pay --dev --", "farthing deposit ", "farthing deposit --dev ")
 
 // repeatable makes the commands in an error's hint act where the failed one did: with --dev.
 func (r *run) repeatable(err error) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,11 +29,16 @@ type getCmd struct {
 	PerDay     string   `default:"$1" help:"Most that all requests of a day (UTC) may cost."`
 	Resume     string   `help:"Ask again for a purchase whose answer was lost, with the same payment." placeholder:"ID"`
 	Receipt    string   `help:"Print the receipt of a purchase, or of all with 'all'." placeholder:"ID"`
+	PayBy      []string `name:"pay-by" help:"Ways to pay that may be used: guarantee, exact, upto; default all, the cheapest first." placeholder:"WAY"`
+	Asset      []string `help:"Tokens that may be paid in, by symbol or address; default all dollars." placeholder:"TOKEN"`
+	Rebuy      bool     `help:"Buy anew where the seller denies a bundle that was paid for; the rest of it is given up."`
+	Again      bool     `help:"Pay again although an earlier payment for this very request is not confirmed."`
 	TrustPayee string   `name:"trust-payee" help:"Accept that the seller is now paid at this address." placeholder:"0x…"`
 	Timeout    string   `default:"60s" help:"How long to wait in all."`
 
-	ClearingHouse string `name:"clearing-house" help:"URL of the clearing house that holds your collateral." env:"FARTHING_CLEARING_HOUSE" placeholder:"URL"`
-	Journal       string `help:"File of purchases; default purchases.journal in farthing's folder." placeholder:"FILE"`
+	ClearingHouse string   `name:"clearing-house" help:"URL of the clearing house that holds your collateral." env:"FARTHING_CLEARING_HOUSE" placeholder:"URL"`
+	RPCURL        []string `name:"rpc-url" help:"JSON-RPC of a chain where your account holds money, to see before signing what it holds; one for each chain." env:"FARTHING_RPC_URL" placeholder:"URL"`
+	Journal       string   `help:"File of purchases; default purchases.journal in farthing's folder." placeholder:"FILE"`
 }
 
 // devCollateral is what a development buyer has in the vault before its first purchase.
@@ -57,14 +63,14 @@ func (c *getCmd) Run(r *run) error {
 	if r.cli.DryRun {
 		return c.ask(r, ctx)
 	}
-	p, err := c.payer(r)
+	p, done, err := c.payer(r)
 	if err != nil {
 		return err
 	}
-	defer p.Close()
+	defer done()
 	switch {
 	case c.Receipt != "":
-		return c.receipts(r, p)
+		return printReceipts(r, p, c.Receipt)
 	case c.Resume != "":
 		resp, err := p.Resume(ctx, c.Resume)
 		if err != nil {
@@ -76,11 +82,38 @@ func (c *getCmd) Run(r *run) error {
 	if err != nil {
 		return err
 	}
+	if err := c.unconfirmed(r, p, req); err != nil {
+		return err
+	}
 	resp, err := (&http.Client{Transport: p}).Do(req)
 	if err != nil {
 		return c.lost(err)
 	}
 	return c.answer(r, p, resp)
+}
+
+// unconfirmed stops a request that was sent before with a payment whose outcome nobody knows: whoever repeats a command
+// that crashed means the same purchase.
+func (c *getCmd) unconfirmed(r *run, p *payer.Payer, req *http.Request) error {
+	if c.Again {
+		return nil
+	}
+	var body []byte
+	if req.GetBody != nil {
+		again, err := req.GetBody()
+		if err != nil {
+			return err
+		}
+		if body, err = io.ReadAll(again); err != nil {
+			return err
+		}
+	}
+	open, ok, err := p.Unconfirmed(r.ctx, req.Method, req.URL, body)
+	if err != nil || !ok {
+		return err
+	}
+	return fail("settlement_pending", "a payment for this very request was sent at %s and is not confirmed. It may still be charged, once", open.At.UTC().Format(time.RFC3339)).
+		hint("farthing get --resume %s; or --again pays a second time", open.ID)
 }
 
 // ask requests without paying, and says what it would cost.
@@ -121,52 +154,72 @@ func (c *getCmd) lost(err error) error {
 	return fail("seller_unreachable", "%v. Nothing was signed", err)
 }
 
-// payer opens the buyer: its key, its journal and, with --dev, its collateral.
-func (c *getCmd) payer(r *run) (*payer.Payer, error) {
+// payer opens the buyer: its key, its journal, the chains that it looks at and, with --dev, its money.
+func (c *getCmd) payer(r *run) (p *payer.Payer, done func(), err error) {
 	config := payer.Config{
 		Budget: payer.Budget{PerCall: c.Max, PerDay: c.PerDay}, ClearingHouse: c.ClearingHouse, Journal: c.Journal, Now: r.Now,
+		PayBy: c.PayBy, Assets: c.Asset,
 	}
 	if r.cli.Verbose { // what matters is said by the error
 		config.Log = r.log
 	}
+	var trusted evm.Address
 	if c.TrustPayee != "" {
-		trusted, err := evm.ParseAddress(c.TrustPayee)
-		if err != nil {
-			return nil, misuse("--trust-payee: %v", err)
-		}
-		config.Ask = func(_ context.Context, n payer.Need) payer.Decision {
-			if n.Code == "payee_changed" && n.Payee == trusted {
-				return payer.Proceed
-			}
-			return payer.Stop
+		if trusted, err = evm.ParseAddress(c.TrustPayee); err != nil {
+			return nil, nil, misuse("--trust-payee: %v", err)
 		}
 	}
-	if name := r.cli.Network; name != "" {
-		config.Networks = []string{name}
+	config.Ask = func(_ context.Context, n payer.Need) payer.Decision {
+		if n.Code == "payee_changed" && n.Payee == trusted || n.Code == "bundle_disputed" && c.Rebuy {
+			return payer.Proceed
+		}
+		return payer.Stop
+	}
+	if names := r.cli.Network; names != "" {
+		config.Networks = strings.Split(names, ",")
 	}
 	all, err := r.networks()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config.Registry = &all
 	key, err := r.ownKey("buyer")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config.Key = key
-	offline := c.Receipt != ""
-	if r.cli.Dev && !offline {
-		v, err := r.venue(venueFlags{Asset: "USDC"})
-		if err != nil {
-			return nil, err
+	var wallet *chainWallet
+	if offline := c.Receipt != ""; !offline {
+		urls := c.RPCURL
+		if r.cli.Dev {
+			v, err := r.venue(venueFlags{Asset: "USDC"})
+			if err != nil {
+				return nil, nil, err
+			}
+			defer v.Close()
+			if err := r.devFunds(v, key); err != nil {
+				return nil, nil, err
+			}
+			config.ClearingHouse, config.Networks = v.House.URL(), []string{v.Chain.Name}
+			if all, err = paidOn(all, v.Chain); err != nil {
+				return nil, nil, err
+			}
+			live, err := r.findDev()
+			if err != nil {
+				return nil, nil, err
+			}
+			urls = []string{live.Chain}
 		}
-		defer v.Close()
-		if err := r.devFunds(v, key); err != nil {
-			return nil, err
+		if wallet, err = r.wallet(key, urls); err != nil {
+			return nil, nil, err
 		}
-		config.ClearingHouse, config.Networks = v.House.URL(), []string{v.Chain.Name}
-		if all, err = clearedOn(all, v.Chain); err != nil {
-			return nil, err
+		if len(wallet.clients) > 0 {
+			config.Wallet = wallet
+		}
+	}
+	release := func() {
+		if wallet != nil {
+			wallet.Close()
 		}
 	}
 	if config.Journal == "" {
@@ -175,16 +228,15 @@ func (c *getCmd) payer(r *run) (*payer.Payer, error) {
 			name = []string{"dev", "purchases.journal"}
 		}
 		if config.Journal, err = r.inFolder(name...); err != nil {
-			return nil, err
+			release()
+			return nil, nil, err
 		}
 	}
-	if config.ClearingHouse == "" && offline {
-		config.ClearingHouse = "http://127.0.0.1" // not asked: receipts are in the journal
+	if p, err = payer.New(config); err != nil {
+		release()
+		return nil, nil, err
 	}
-	if config.ClearingHouse == "" {
-		return nil, misuse("which clearing house holds your collateral?").hint("--clearing-house URL, or FARTHING_CLEARING_HOUSE; --dev for the one on this machine")
-	}
-	return payer.New(config)
+	return p, func() { p.Close(); release() }, nil
 }
 
 // devFunds sees to it that a development buyer has collateral, and that the clearing house counts it.
@@ -192,6 +244,15 @@ func (r *run) devFunds(v *venue, key *evm.PrivateKey) error {
 	free := func() (money.Amount, error) {
 		b, err := v.House.Balance(r.ctx, key.Address(), v.Token.Address)
 		return b.Headroom, err
+	}
+	held, err := v.Client.TokenBalance(r.ctx, v.Token.Address, key.Address())
+	if err != nil {
+		return err
+	}
+	if held.Less(money.Units(1_000_000)) { // for transfers
+		if err := r.fund(v, key); err != nil {
+			return err
+		}
 	}
 	have, err := free()
 	if err != nil || !have.Less(money.Units(1_000_000)) {
@@ -345,15 +406,39 @@ type receiptView struct {
 	Payee    evm.Address `json:"payee"`
 	Signed   string      `json:"signed"`
 	Charged  string      `json:"charged"`
-	Digest   evm.Hash    `json:"guarantee"`
+	Digest   *evm.Hash   `json:"guarantee,omitempty"`     // of a guarantee
+	Payment  *evm.Hash   `json:"authorization,omitempty"` // of a transfer, or a draw
+	Tx       string      `json:"transaction,omitempty"`
 	Code     string      `json:"code,omitempty"`
+	Bundle   *bundleView `json:"bundle,omitempty"`
 	Proof    any         `json:"certificate,omitempty"`
+}
+
+// bundleView is what is left of a bundle, by our own count and by the seller's.
+type bundleView struct {
+	Purchase string    `json:"purchase"`
+	Unit     string    `json:"unit"`
+	Total    uint64    `json:"total"`
+	Left     uint64    `json:"left"`
+	Says     *uint64   `json:"sellerSays,omitempty"`
+	Disputed bool      `json:"disputed,omitempty"`
+	Expires  time.Time `json:"expires"`
 }
 
 func receiptJSON(p payer.Purchase) receiptView {
 	v := receiptView{
 		Purchase: p.ID, State: p.State, At: p.At, Method: p.Method, URL: p.URL, Way: p.Way, Network: p.Network, Asset: p.Address,
-		Payee: p.Payee, Signed: p.Signed.String(), Charged: p.Charged.String(), Digest: p.Digest, Code: p.Code,
+		Payee: p.Payee, Signed: p.Signed.String(), Charged: p.Charged.String(), Tx: p.Transaction, Code: p.Code,
+	}
+	switch {
+	case p.Digest.IsZero():
+	case p.Way == "guarantee":
+		v.Digest = &p.Digest
+	default:
+		v.Payment = &p.Digest
+	}
+	if b := p.Bundle; b != nil {
+		v.Bundle = &bundleView{b.Purchase, cmp.Or(b.Unit, "call"), b.Total, b.Left, b.SellerSays, b.Disputed, b.Expires}
 	}
 	if p.Certificate != nil {
 		v.Proof = p.Certificate
@@ -361,13 +446,14 @@ func receiptJSON(p payer.Purchase) receiptView {
 	return v
 }
 
-func (c *getCmd) receipts(r *run, p *payer.Payer) error {
-	if c.Receipt != "all" {
-		receipt, err := p.ReceiptOf(c.Receipt)
+// printReceipts prints a receipt, or all of a journal.
+func printReceipts(r *run, p *payer.Payer, which string) error {
+	if which != "all" {
+		receipt, err := p.ReceiptOf(which)
 		if err != nil {
 			return err
 		}
-		return r.emit(receiptJSON(receipt), "%s\n%s %s %s\nguarantee %s\n", receipt, receipt.At.UTC().Format(time.RFC3339), receipt.Method, receipt.URL, receipt.Digest)
+		return r.emit(receiptJSON(receipt), "%s\n%s %s %s\n%s %s\n", receipt, receipt.At.UTC().Format(time.RFC3339), receipt.Method, receipt.URL, receipt.Way, receipt.Digest)
 	}
 	all, err := p.Receipts()
 	if err != nil {

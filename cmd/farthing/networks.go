@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -55,6 +57,22 @@ func clearedOn(all network.Registry, chain network.Chain) (network.Registry, err
 		}
 	}
 	return r, nil
+}
+
+// paidOn is a registry in which the development chain has a clearing house's tokens besides its own. Where both have a
+// token of one name, the house's is it.
+func paidOn(all network.Registry, chain network.Chain) (network.Registry, error) {
+	known, ok := all.ByID(chain.ID)
+	if !ok {
+		return clearedOn(all, chain)
+	}
+	chain.Tokens = slices.Clone(chain.Tokens)
+	for _, t := range known.Tokens {
+		if !slices.ContainsFunc(chain.Tokens, func(c network.Token) bool { return c.Address == t.Address || strings.EqualFold(c.Symbol, t.Symbol) }) {
+			chain.Tokens = append(chain.Tokens, t)
+		}
+	}
+	return clearedOn(all, chain)
 }
 
 // houseChain is the chain that a house works on, with the tokens that it clears.

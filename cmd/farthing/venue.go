@@ -110,20 +110,7 @@ func (r *run) send(v *venue, key evm.Signer, calls ...evm.Call) error {
 		}
 		return errDry
 	}
-	path, err := r.inFolder(fmt.Sprintf("wallet-%d.db", v.Client.ChainID()))
-	if err != nil {
-		return err
-	}
-	if r.cli.Dev { // a development chain is made anew, and the nonces of the old one with it
-		genesis, err := v.Client.Block(r.ctx, 0)
-		if err != nil {
-			return err
-		}
-		if path, err = r.inFolder("dev", "chain-"+genesis.Hash.String()[2:14], "wallet.db"); err != nil {
-			return err
-		}
-	}
-	db, err := store.Open(r.ctx, path)
+	db, err := r.openOutbox(v.Client)
 	if err != nil {
 		return err
 	}
@@ -148,4 +135,22 @@ func (r *run) send(v *venue, key evm.Signer, calls ...evm.Call) error {
 		}
 	}
 	return nil
+}
+
+// openOutbox opens the file that keeps what this user's own accounts send on a chain.
+func (r *run) openOutbox(client *chain.Client) (*store.Store, error) {
+	path, err := r.inFolder(fmt.Sprintf("wallet-%d.db", client.ChainID()))
+	if err != nil {
+		return nil, err
+	}
+	if r.cli.Dev { // a development chain is made anew, and the nonces of the old one with it
+		genesis, err := client.Block(r.ctx, 0)
+		if err != nil {
+			return nil, err
+		}
+		if path, err = r.inFolder("dev", "chain-"+genesis.Hash.String()[2:14], "wallet.db"); err != nil {
+			return nil, err
+		}
+	}
+	return store.Open(r.ctx, path)
 }
