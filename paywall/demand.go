@@ -105,7 +105,9 @@ func (v *visit) terms(offers []offer, reason *x402.Error) (x402.Terms, error) {
 	if len(t.Required.Accepts) == 0 {
 		return t, x402.Errorf("facilitator_unreachable", "none of the ways to pay can be offered now")
 	}
-	return t, nil
+	var err error
+	t.Required.Extensions, err = v.extensions(offers, t.Required.Accepts)
+	return t, err
 }
 
 // generous is a limit that allows the offer and a little more.

@@ -118,6 +118,7 @@ func (g *Gate) proxy(cfg GateConfig) http.Handler {
 			p.SetURL(cfg.Upstream)
 			p.SetXForwarded()
 			x402.StripPayment(p.Out.Header)
+			p.Out.Header.Del(x402.HeaderSignIn)
 			if id := PurchaseID(p.In.Context()); id != "" {
 				p.Out.Header.Set(purchaseHeader, id)
 			} else {

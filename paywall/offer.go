@@ -26,6 +26,9 @@ type visit struct {
 	body     []byte   // read if the price depends on it, or a payment came with it
 	digest   evm.Hash // of the request; set once the body is read
 	event    Event
+
+	dialect  x402.Dialect       // of the payment
+	accepted *x402.Requirements // that the payment echoes; nil without
 }
 
 // offer is a price for one visit in one tender.
@@ -164,9 +167,10 @@ func (v *visit) tabEndpoint() string {
 // agreement is an offer that a payment accepts.
 type agreement struct {
 	offer
-	purchase string      // id that the payer gave; empty from clients that know nothing of it
-	late     *x402.Error // all is right but the time
-	facts    facts
+	purchase  string      // id that the payer gave; empty from clients that know nothing of it
+	paymentID string      // id that a stock client gave; empty for none
+	late      *x402.Error // all is right but the time
+	facts     facts
 }
 
 // agree matches a payment with this route. It checks in this order: the quote, or for a payment without one the price of
@@ -183,6 +187,9 @@ func (v *visit) agree(p *x402.Payment, paid payment) (*agreement, *x402.Error) {
 	}
 	if err := v.agreeTerms(p, a, token); err != nil {
 		return nil, internal(err)
+	}
+	if e := v.agreeExtensions(p, a); e != nil {
+		return nil, e
 	}
 	if a.late == nil {
 		a.late = paid.late(a, v.began)

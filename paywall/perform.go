@@ -20,6 +20,7 @@ const (
 	buyerGone   = "buyer_gone"  // left before the work was done
 	interrupted = "interrupted" // the process ended before the work did
 	expired     = "expired"     // reserved, and never certified
+	forNothing  = "for_nothing" // the handler says that it comes to 0
 	overdue     = "job_overdue" // accepted with 202, and never said to be done
 )
 
@@ -81,10 +82,20 @@ func (v *visit) perform(ctx context.Context, a *agreement, p purchase.Purchase) 
 	}
 
 	said := wk.close()
+	override, overridden, faulty := x402.TakeOverride(rec.header, p.Cap, a.token.Asset())
 	w, units := v.judge(a, said, rec, panicked, Exchange{
 		Request: v.r, BytesIn: uint64(len(v.body)), BytesOut: rec.size, Elapsed: p.DoneAt.Sub(began),
 		Status: rec.status, Header: rec.header, Body: rec.body, Whole: rec.whole(),
 	})
+	if faulty != nil {
+		pw.log.Error("handler's word on the charge cannot be read", "route", v.name(), "purchase", p.ID, "error", faulty)
+		w.Measured, w.Waived, w.Failure = nil, v.keeps(a.tender), purchase.MeterMissing
+	} else if overridden {
+		w.Measured, w.Waived = &override, override.IsZero() && v.keeps(a.tender)
+		if w.Waived && w.Failure == "" {
+			w.Failure = forNothing
+		}
+	}
 	p.State, p.Charged, p.Outcome = w.Verdict()
 	p.Units, p.Cost, p.Downstream = units, said.cost, said.downstream
 	if p.State != purchase.Void && v.takesJob(a, said, rec) {
@@ -304,12 +315,16 @@ type receipt struct {
 	certificate    json.RawMessage // nil: none, or said before
 	note           []byte          // the payee's signature that it takes less; the payer keeps it
 	bundle         *bundleState
+	signed         json.RawMessage // entry of offer-receipt; nil for none
+	dialect        x402.Dialect
+	accepted       *x402.Requirements // nil: the payment echoes no offer
 }
 
 // receiptOf makes the receipt of a purchase as it stands.
 func (v *visit) receiptOf(w way, p purchase.Purchase) receipt {
 	r := receipt{
-		success: p.State == purchase.Committed, payer: p.Payer.String(), network: p.Network, purchase: p.ID, outcome: p.Outcome,
+		success: p.State == purchase.Committed || p.Outcome == forNothing, payer: p.Payer.String(), network: p.Network, purchase: p.ID, outcome: p.Outcome,
+		dialect: v.dialect, accepted: v.accepted,
 		transaction: p.Transaction, certificate: w.proof(p), bundle: v.pw.bundleState(v.r.Context(), p),
 	}
 	switch charged := beyond(p.Charged, p.Credit); p.State {
@@ -322,7 +337,29 @@ func (v *visit) receiptOf(w way, p purchase.Purchase) receipt {
 	default:
 		r.amount, r.note = &charged, p.Proof
 	}
+	if v.pw.cfg.SignOffers && v.pw.cfg.Signer != nil && p.State == purchase.Committed {
+		r.signed = v.signReceipt(p, r.amount.String())
+	}
 	return r
+}
+
+// signReceipt signs what a purchase came to; nil if the key is away. The same purchase always gives the same bytes.
+func (v *visit) signReceipt(p purchase.Purchase, amount string) json.RawMessage {
+	r := x402.Receipt{
+		Version: 1, Network: p.Network, ResourceURL: p.URL, Payer: p.Payer.String(), IssuedAt: uint64(max(p.DoneAt.Unix(), 0)),
+		Asset: p.Asset.String(), Amount: amount, Purchase: p.ID,
+	}
+	if !p.Transaction.IsZero() {
+		r.Transaction = p.Transaction.String()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.r.Context()), signTime)
+	defer cancel()
+	entry, err := x402.SignReceipt(ctx, v.pw.cfg.Signer, r)
+	if err != nil {
+		v.pw.log.Warn("receipt is not signed", "purchase", p.ID, "error", err)
+		return nil
+	}
+	return entry
 }
 
 // header returns the receipt's headers, of both versions.
@@ -350,6 +387,14 @@ func (r receipt) header() http.Header {
 	}
 	if len(extra) > 0 {
 		s.Extra = extra
+	}
+	if r.signed != nil {
+		s.Extensions = map[string]json.RawMessage{x402.OfferReceiptKey: r.signed}
+	}
+	if r.accepted != nil {
+		if in, err := s.In(r.dialect, *r.accepted); err == nil {
+			s = in
+		}
 	}
 	h := make(http.Header)
 	_ = x402.SetReceipt(h, s) // text and JSON made here: cannot fail

@@ -170,6 +170,8 @@ type route struct {
 	completion   purchase.Completion
 	refund       string
 	settleWithin time.Duration
+	valid        time.Duration // 0: who comes back pays again
+	listed       bool
 	job          time.Duration
 
 	alternative, description, mimeType string

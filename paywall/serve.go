@@ -57,6 +57,9 @@ func (v *visit) serve(payment *x402.Payment, headerErr error) *x402.Error {
 	case headerErr != nil:
 		return internal(headerErr)
 	case payment == nil:
+		if handled, refusal := v.signedIn(); handled {
+			return refusal
+		}
 		return v.demand(nil)
 	}
 	return v.pay(payment)
@@ -135,6 +138,7 @@ func (v *visit) pay(p *x402.Payment) *x402.Error {
 	if e != nil {
 		return e
 	}
+	v.dialect, v.accepted = p.Dialect, p.Accepted
 	v.event.Way = among[0].way.name()
 	paid, e := among[0].way.read(v, p, among)
 	if e != nil {
@@ -235,6 +239,8 @@ func (v *visit) reserve(ctx context.Context, paid payment, a *agreement) (*purch
 		return nil, refusal
 	case !errors.Is(err, purchase.ErrTaken):
 		return nil, bookDown(err)
+	case p.Payment != id && a != nil && a.paymentID != "":
+		return nil, x402.Errorf("payment_id_conflict", "payment id %s stands for another payment", clip(a.paymentID))
 	case p.Payment != id:
 		return nil, x402.Errorf("payment_mismatch", "the purchase id %s belongs to another payment", p.ID)
 	}
@@ -338,3 +344,5 @@ func toPrice(a *agreement, units uint64) *money.Amount {
 	amount := a.rate.Charge(units, money.Amount{}, money.MaxAmount())
 	return &amount
 }
+
+func isTaken(err error) bool { return errors.Is(err, purchase.ErrTaken) }

@@ -112,6 +112,16 @@ func (f *abilities) now(ctx context.Context, at time.Time) (x402.Supported, erro
 	return *f.list, nil
 }
 
+// known returns the list without asking.
+func (f *abilities) known() (x402.Supported, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.list == nil {
+		return x402.Supported{}, false
+	}
+	return *f.list, true
+}
+
 func (w *transfer) name() string   { return w.called }
 func (w *transfer) scheme() string { return w.called }
 func (w *transfer) lowers() bool   { return w.called == exact.UptoScheme }

@@ -185,6 +185,9 @@ type order struct {
 	v1       bool
 	at       time.Time
 	spoil    func(*exact.Authorization)
+
+	paymentID  string                     // of the extension payment-identifier
+	extensions map[string]json.RawMessage // instead of those that came
 }
 
 func offerOf(t testing.TB, p x402.PaymentRequired, scheme string) x402.Requirements {
@@ -225,6 +228,12 @@ func (m *market) buy(c call, scheme string, alter ...func(*order)) call {
 	p, err := x402.NewPayment(terms, o.accepted, payload)
 	if err != nil {
 		m.t.Fatal(err)
+	}
+	if o.paymentID != "" {
+		p.Extensions = map[string]json.RawMessage{x402.PaymentIDKey: json.RawMessage(fmt.Sprintf(`{"info":{"required":false,"id":%q}}`, o.paymentID))}
+	}
+	if o.extensions != nil {
+		p.Extensions = o.extensions
 	}
 	if o.ours != "" {
 		p.Extensions = map[string]json.RawMessage{purchase.ExtensionKey: json.RawMessage(fmt.Sprintf(`{"purchase":%q}`, o.ours))}
@@ -616,4 +625,36 @@ func TestOneRouteOffersSeveralWaysAndNetworks(t *testing.T) {
 	})); a.StatusCode != 200 || receiptOf(t, a).Network != "eip155:42161" {
 		t.Errorf("on arbitrum: %d %s", a.StatusCode, a.body)
 	}
+}
+
+func TestAHandlerMaySayTheChargeInTheReferencesHeader(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t, func(c *paywall.Config) { c.Accept = []string{"upto"} })
+	var said string
+	m.handle("GET /x", "$0.00001 per token", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Settlement-Overrides", said)
+		hello(w, r)
+	}, paywall.UpTo("$0.02"))
+	for override, want := range map[string]struct {
+		status  int
+		success bool
+		amount  string
+	}{
+		`{"amount":"123"}`:   {200, true, "123"},
+		`{"amount":"40%"}`:   {200, true, "8000"},
+		`{"amount":"$0.01"}`: {200, true, "10000"},
+		`{"amount":"0"}`:     {200, true, "0"},
+		`{"amount":"99999"}`: {502, false, "0"},
+		`{"amount":"much"}`:  {502, false, "0"},
+	} {
+		said = override
+		a := m.do(m.buy(get("/x"), "upto"))
+		if r := receiptOf(t, a); a.StatusCode != want.status || r.Success != want.success || r.Amount != want.amount {
+			t.Errorf("%s: %d %+v", override, a.StatusCode, r)
+		}
+		if a.Header.Get("Settlement-Overrides") != "" {
+			t.Errorf("%s: the buyer sees it", override)
+		}
+	}
+	m.bank.expect(t, 18123, 3)
 }

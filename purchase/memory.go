@@ -315,6 +315,19 @@ func (m *Memory) Bundles(ctx context.Context, payer, payee evm.Address) (all []B
 	return all, ctx.Err()
 }
 
+// Bought implements [Book].
+func (m *Memory) Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (newest Purchase, found bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.purchases {
+		if p.Payer == payer && p.Payee == payee && p.Route == route && p.State == Committed && !p.DoneAt.Before(since) &&
+			(!found || p.DoneAt.After(newest.DoneAt)) {
+			newest, found = p.clone(), true
+		}
+	}
+	return newest, found, ctx.Err()
+}
+
 // Refund implements [Book].
 func (m *Memory) Refund(ctx context.Context, r Refund) (Refund, error) {
 	fail := func(got Refund, err error) (Refund, error) {

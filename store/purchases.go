@@ -262,6 +262,16 @@ func (b purchases) Unfinished(ctx context.Context) ([]purchase.Purchase, error) 
 	return b.list(ctx, "WHERE state IN ('reserved', 'running', 'working', 'pending') ORDER BY reserved_at, seq")
 }
 
+// Bought implements [purchase.Book].
+func (b purchases) Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (purchase.Purchase, bool, error) {
+	all, err := b.list(ctx, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ? ORDER BY done_at DESC LIMIT 1`,
+		payer[:], payee[:], route, instant{&since})
+	if err != nil || len(all) == 0 {
+		return purchase.Purchase{}, false, err
+	}
+	return all[0], true, nil
+}
+
 // Undelivered implements [purchase.Book].
 func (b purchases) Undelivered(ctx context.Context, limit int) ([]purchase.Purchase, error) {
 	return b.list(ctx, "WHERE proof IS NOT NULL AND proof_done = 0 AND state IN ('committed', 'void') ORDER BY done_at, seq LIMIT ?", limitOf(limit))

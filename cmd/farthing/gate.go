@@ -162,6 +162,12 @@ func (c *gateCmd) timed(line gateRoute) (options []paywall.Option, err error) {
 		return nil, fail("config_invalid", "%s:%d:%d: settle: %q", filepath.Base(c.Config), line.Settle.Line, line.Settle.Column, line.Settle.Text).
 			hint("now, or within 30 s")
 	}
+	if line.Valid.Text != "" && line.Bundle.Text == "" {
+		options = append(options, paywall.Valid(span(line.Valid)))
+	}
+	if line.Listed {
+		options = append(options, paywall.Listed())
+	}
 	if line.Job.Text != "" {
 		options = append(options, paywall.Job(span(line.Job)))
 	}

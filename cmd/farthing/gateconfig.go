@@ -27,6 +27,7 @@ type gateFile struct {
 	ClearingHouse string
 	Facilitator   string
 	RPCURL        string
+	SignOffers    bool
 	Costs         costing
 	Routes        []gateRoute
 }
@@ -49,6 +50,7 @@ type gateRoute struct {
 	Settle      located
 	Job         located
 	Body        located
+	Listed      bool
 	Accept      []located
 	Stages      []located
 }
@@ -107,6 +109,7 @@ func parseGate(name string, text []byte, env func(string) (string, bool)) (gateF
 			"facilitator":    func(n *yaml.Node) { g.Facilitator = p.text(n).Text },
 			"rpc_url":        func(n *yaml.Node) { g.RPCURL = p.text(n).Text },
 			"accept":         func(n *yaml.Node) { g.Accept = p.ways(n) },
+			"sign_offers":    func(n *yaml.Node) { g.SignOffers = p.yes(n) },
 			"costs":          func(n *yaml.Node) { g.Costs = p.costs(n) },
 			"routes":         func(n *yaml.Node) { g.Routes = p.routes(n) },
 		})
@@ -169,6 +172,15 @@ func (p *gateParser) fields(n *yaml.Node, known map[string]func(*yaml.Node)) {
 			take(value)
 		}
 	}
+}
+
+// yes reads true or false.
+func (p *gateParser) yes(n *yaml.Node) bool {
+	l := p.text(n)
+	if l.Text != "true" && l.Text != "false" {
+		p.fault(l, "want true or false")
+	}
+	return l.Text == "true"
 }
 
 // texts reads a list of scalars.
@@ -249,6 +261,7 @@ func (p *gateParser) routes(n *yaml.Node) []gateRoute {
 				"settle":      func(n *yaml.Node) { r.Settle = p.text(n) },
 				"job":         func(n *yaml.Node) { r.Job = p.text(n) },
 				"body":        func(n *yaml.Node) { r.Body = p.text(n) },
+				"listed":      func(n *yaml.Node) { r.Listed = p.yes(n) },
 				"accept":      func(n *yaml.Node) { r.Accept = p.ways(n) },
 				"stages":      func(n *yaml.Node) { r.Stages = p.texts(n) },
 			})

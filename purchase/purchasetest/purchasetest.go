@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) purchase.Book) {
 		{"every move from every state", moves},
 		{"what contradicts itself is refused and changes nothing", contradictions},
 		{"the unfinished, oldest first", unfinished},
+		{"what a payer bought of a route, the newest, and not what is too old", bought},
 		{"the undelivered, oldest first and at most so many", undelivered},
 		{"what a caller does to its copies changes nothing", copies},
 		{"the secret is one", secret},
@@ -411,6 +412,44 @@ func unfinished(t *testing.T, b purchase.Book) {
 	}
 	if got, want := list(), []string{"p_1", "p_2", "p_6", "p_3"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func bought(t *testing.T, b purchase.Book) {
+	ctx := t.Context()
+	one, two, void, open := sample(1), sample(2), sample(3), sample(4)
+	for i, p := range []*purchase.Purchase{&one, &two, &void, &open} {
+		p.Payer, p.Payee, p.Route = one.Payer, one.Payee, one.Route
+		reserve(t, b, *p)
+		state := []purchase.State{purchase.Committed, purchase.Committed, purchase.Void, ""}[i]
+		if state == "" {
+			continue
+		}
+		if state == purchase.Committed {
+			must(t, b.Run(ctx, p.ID, nil, noon))
+		}
+		*p = finished(*p, state)
+		p.DoneAt = noon.Add(time.Duration(i) * time.Hour)
+		must(t, b.Finish(ctx, *p))
+	}
+	for _, c := range []struct {
+		name         string
+		payer, payee evm.Address
+		route        string
+		since        time.Time
+		want         string
+	}{
+		{"the newest", one.Payer, one.Payee, one.Route, noon.Add(-time.Hour), two.ID},
+		{"at the last moment", one.Payer, one.Payee, one.Route, noon.Add(time.Hour), two.ID},
+		{"too late", one.Payer, one.Payee, one.Route, noon.Add(time.Hour + 1), ""},
+		{"another payer", one.Payee, one.Payee, one.Route, noon, ""},
+		{"another payee", one.Payer, one.Payer, one.Route, noon, ""},
+		{"another route", one.Payer, one.Payee, one.Route + "/", noon, ""},
+	} {
+		p, found, err := b.Bought(ctx, c.payer, c.payee, c.route, c.since)
+		if err != nil || found != (c.want != "") || p.ID != c.want {
+			t.Errorf("%s: %q %v %v, want %q", c.name, p.ID, found, err, c.want)
+		}
 	}
 }
 

@@ -13,6 +13,8 @@ ALTER TABLE purchase ADD COLUMN due_at INTEGER; -- nanoseconds; null is never
 DROP INDEX purchase_unfinished;
 CREATE INDEX purchase_unfinished ON purchase (reserved_at, seq) WHERE state IN ('reserved', 'running', 'working', 'pending');
 
+CREATE INDEX purchase_bought ON purchase (payer, payee, route, done_at) WHERE state = 'committed';
+
 -- Units bought ahead. They are found by who may draw from them.
 CREATE TABLE bundle (
     seq INTEGER PRIMARY KEY, -- order of reservation
