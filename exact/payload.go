@@ -101,27 +101,23 @@ func number(h evm.Hash) money.Amount {
 // scheme, signing domain and network of the two have to agree, in that order, before a payload of theirs has a meaning;
 // after that a member that is missing, of another type or spelled in a second way is invalid_payload.
 func Read(p x402.Payment, r x402.Requirements) (Authorization, error) {
-	var form struct {
-		Authorization json.RawMessage `json:"authorization"`
-		Permit2       json.RawMessage `json:"permit2Authorization"`
-		Signature     json.RawMessage `json:"signature"`
-	}
 	if len(p.Payload) > payloadBytesMax {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload of %d bytes", len(p.Payload))
 	}
-	if err := x402.Decode(p.Payload, &form); err != nil {
+	form, err := parseObject(p.Payload)
+	if err != nil {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload: %w", err)
 	}
+	transfer, permit, signature := form.get("authorization"), form.get("permit2Authorization"), form.get("signature")
 	a := Authorization{Scheme: p.Scheme, Method: EIP3009}
 	switch {
-	case present(form.Authorization) && present(form.Permit2):
+	case transfer != nil && permit != nil:
 		return Authorization{}, x402.Errorf("invalid_payload", "payload is of two methods at once")
-	case present(form.Permit2):
+	case permit != nil:
 		a.Method = Permit2
 	case p.Scheme == LegacyScheme:
 		a.Method = Legacy
 	}
-	var err error
 	if a.ChainID, err = chainID(p.Network); err != nil && p.Network == r.Network {
 		return Authorization{}, x402.Errorf("invalid_network", "payment: %w", err)
 	}
@@ -131,7 +127,7 @@ func Read(p x402.Payment, r x402.Requirements) (Authorization, error) {
 	switch {
 	case a.Scheme == UptoScheme && a.Method != Permit2, a.Scheme == LegacyScheme && a.Method != Legacy:
 		return Authorization{}, x402.Errorf("unsupported_payload_type", "payload is not one of scheme %s", a.Scheme)
-	case !present(form.Authorization) && !present(form.Permit2):
+	case transfer == nil && permit == nil:
 		return Authorization{}, x402.Errorf("unsupported_payload_type", "payload has neither authorization nor permit2Authorization")
 	}
 	a.Name, a.Version = domainOf(r, a.Method)
@@ -139,17 +135,17 @@ func Read(p x402.Payment, r x402.Requirements) (Authorization, error) {
 		return Authorization{}, x402.Errorf("invalid_payment_requirements", "requirements: asset: %w", err)
 	}
 	if a.Method == Permit2 {
-		err = a.readPermit2(form.Permit2)
+		err = a.readPermit2(permit)
 	} else {
-		err = a.readTransfer(form.Authorization)
+		err = a.readTransfer(transfer)
 	}
 	if err != nil {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload: %w", err)
 	}
-	if !present(form.Signature) {
+	if signature == nil {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload: signature is missing")
 	}
-	if a.Signature, err = readSignature(form.Signature); err != nil {
+	if a.Signature, err = readSignature(signature); err != nil {
 		return Authorization{}, x402.Errorf(a.code().signature, "payload: %w", err)
 	}
 	if a.Method == Permit2 {
@@ -180,42 +176,43 @@ func domainOf(r x402.Requirements, m Method) (name, version string) {
 	return name, version
 }
 
-func (a *Authorization) readTransfer(raw json.RawMessage) error {
-	var t transferJSON
-	if err := json.Unmarshal(raw, &t); err != nil {
+func (a *Authorization) readTransfer(raw []byte) error {
+	o, err := split(raw)
+	if err != nil {
 		return fmt.Errorf("authorization: %w", err)
 	}
 	r := reader{}
-	a.From, a.To = r.address("from", t.From), r.address("to", t.To)
-	a.Amount = r.number("value", t.Value)
-	a.ValidAfter, a.ValidBefore = r.seconds("validAfter", t.ValidAfter), r.seconds("validBefore", t.ValidBefore)
-	a.Nonce = r.hash("nonce", t.Nonce)
+	a.From, a.To = r.address(o, "from"), r.address(o, "to")
+	a.Amount = r.number(o, "value")
+	a.ValidAfter, a.ValidBefore = r.seconds(o, "validAfter"), r.seconds(o, "validBefore")
+	a.Nonce = r.hash(o, "nonce")
 	if a.Method == Legacy {
-		a.Spender = r.address("spender", t.Spender)
+		a.Spender = r.address(o, "spender")
 	}
 	return r.err
 }
 
-func (a *Authorization) readPermit2(raw json.RawMessage) error {
-	var p permit2JSON
-	if err := json.Unmarshal(raw, &p); err != nil {
+func (a *Authorization) readPermit2(raw []byte) error {
+	o, err := split(raw)
+	if err != nil {
 		return fmt.Errorf("permit2Authorization: %w", err)
 	}
 	r := reader{}
-	a.From, a.Asset = r.address("from", p.From), r.address("permitted.token", p.Permitted.Token)
-	a.Amount = r.number("permitted.amount", p.Permitted.Amount)
-	a.Spender = r.address("spender", p.Spender)
-	a.Nonce = r.number("nonce", p.Nonce).Word()
-	a.ValidBefore = r.seconds("deadline", p.Deadline)
-	a.To = r.address("witness.to", p.Witness.To)
+	permitted, witness := r.object(o, "permitted"), r.object(o, "witness")
+	a.From, a.Asset = r.address(o, "from"), r.address(permitted, "token")
+	a.Amount = r.number(permitted, "amount")
+	a.Spender = r.address(o, "spender")
+	a.Nonce = r.number(o, "nonce").Word()
+	a.ValidBefore = r.seconds(o, "deadline")
+	a.To = r.address(witness, "to")
 	if a.Scheme == UptoScheme {
-		a.Facilitator = r.address("witness.facilitator", p.Witness.Facilitator)
+		a.Facilitator = r.address(witness, "facilitator")
 	}
-	a.ValidAfter = r.seconds("witness.validAfter", p.Witness.ValidAfter)
+	a.ValidAfter = r.seconds(witness, "validAfter")
 	return r.err
 }
 
-// reader keeps the first error of several members.
+// reader reads members and keeps the first error of several.
 type reader struct{ err error }
 
 func (r *reader) fail(name string, err error) {
@@ -224,15 +221,37 @@ func (r *reader) fail(name string, err error) {
 	}
 }
 
-func (r *reader) address(name, text string) evm.Address {
-	a, err := evm.ParseAddress(text)
+func (r *reader) object(o object, name string) object {
+	inner, err := split(o.get(name))
+	if err != nil {
+		r.fail(name, err)
+	}
+	return inner
+}
+
+func (r *reader) text(o object, name string) string {
+	raw := o.get(name)
+	if raw == nil {
+		r.fail(name, errors.New("missing"))
+		return ""
+	}
+	text, err := unquote(raw)
+	if err != nil {
+		r.fail(name, err)
+	}
+	return string(text)
+}
+
+func (r *reader) address(o object, name string) evm.Address {
+	a, err := evm.ParseAddress(r.text(o, name))
 	if err != nil {
 		r.fail(name, err)
 	}
 	return a
 }
 
-func (r *reader) hash(name, text string) evm.Hash {
+func (r *reader) hash(o object, name string) evm.Hash {
+	text := r.text(o, name)
 	if !strings.HasPrefix(text, "0x") {
 		r.fail(name, errors.New("does not begin with 0x"))
 		return evm.Hash{}
@@ -244,25 +263,28 @@ func (r *reader) hash(name, text string) evm.Hash {
 	return h
 }
 
-func (r *reader) number(name, text string) money.Amount {
-	a, err := decimal(text)
+func (r *reader) number(o object, name string) money.Amount {
+	a, err := decimal(r.text(o, name))
 	if err != nil {
 		r.fail(name, err)
 	}
 	return a
 }
 
-func (r *reader) seconds(name, text string) uint64 {
-	a, err := decimal(text)
-	if err != nil {
-		r.fail(name, err)
-		return 0
-	}
-	seconds, fits := a.Uint64()
+func (r *reader) seconds(o object, name string) uint64 {
+	seconds, fits := r.number(o, name).Uint64()
 	if !fits {
-		r.fail(name, fmt.Errorf("%s is past 64 bits", a))
+		r.fail(name, errors.New("past 64 bits"))
 	}
 	return seconds
+}
+
+func (r *reader) hex(o object, name string) []byte {
+	b, err := readHex(r.text(o, name))
+	if err != nil {
+		r.fail(name, err)
+	}
+	return b
 }
 
 // decimal reads a number in its one spelling: digits, and no zero in front of another digit.
@@ -274,12 +296,12 @@ func decimal(text string) (money.Amount, error) {
 }
 
 // readSignature reads hexadecimal after 0x.
-func readSignature(raw json.RawMessage) ([]byte, error) {
-	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
-		return nil, errors.New("signature: not text")
+func readSignature(raw []byte) ([]byte, error) {
+	text, err := unquote(raw)
+	if err != nil {
+		return nil, fmt.Errorf("signature: %w", err)
 	}
-	b, err := readHex(text)
+	b, err := readHex(string(text))
 	if err != nil {
 		return nil, fmt.Errorf("signature: %w", err)
 	}
@@ -314,49 +336,50 @@ type sponsorJSON struct {
 	Version           string `json:"version"`
 }
 
-// readSponsoring takes in the extensions that a payer filled. One that it merely echoes has none of the members; one that
-// has them all and cannot be read is remembered for when its turn to be checked comes.
+// readSponsoring takes in the extensions that a payer filled. One that it merely echoes lacks members; one that has them
+// all and cannot be read is remembered for when its turn to be checked comes.
 func (a *Authorization) readSponsoring(extensions map[string]json.RawMessage) {
-	if i, ok := sponsorInfo(extensions[PermitExtension]); ok && i.Nonce != "" && i.Deadline != "" && i.Signature != "" {
+	if o, ok := filled(extensions[PermitExtension], "nonce", "deadline", "signature"); ok {
 		r := reader{}
-		p := Permit{From: r.address("from", i.From), Asset: r.address("asset", i.Asset), Spender: r.address("spender", i.Spender)}
-		p.Amount, p.Nonce, p.Deadline = r.number("amount", i.Amount), r.number("nonce", i.Nonce), r.number("deadline", i.Deadline)
-		var err error
-		if p.Signature, err = readHex(i.Signature); err != nil {
-			r.fail("signature", err)
-		} else if len(p.Signature) != 65 {
+		p := Permit{From: r.address(o, "from"), Asset: r.address(o, "asset"), Spender: r.address(o, "spender")}
+		p.Amount, p.Nonce, p.Deadline = r.number(o, "amount"), r.number(o, "nonce"), r.number(o, "deadline")
+		if p.Signature = r.hex(o, "signature"); len(p.Signature) != 65 {
 			r.fail("signature", fmt.Errorf("%d bytes, want 65", len(p.Signature)))
 		}
-		if r.err != nil {
-			a.permitErr = x402.Errorf("invalid_eip2612_extension_format", "%s: %w", PermitExtension, r.err)
-			return
+		if a.Permit = &p; r.err != nil {
+			a.Permit, a.permitErr = nil, x402.Errorf("invalid_eip2612_extension_format", "%s: %w", PermitExtension, r.err)
 		}
-		a.Permit = &p
 		return
 	}
-	if i, ok := sponsorInfo(extensions[ApprovalExtension]); ok && i.SignedTransaction != "" {
+	if o, ok := filled(extensions[ApprovalExtension], "signedTransaction"); ok {
 		r := reader{}
-		p := Approval{From: r.address("from", i.From), Asset: r.address("asset", i.Asset), Spender: r.address("spender", i.Spender)}
-		p.Amount = r.number("amount", i.Amount)
-		var err error
-		if p.Raw, err = readHex(i.SignedTransaction); err != nil {
-			r.fail("signedTransaction", err)
+		p := Approval{From: r.address(o, "from"), Asset: r.address(o, "asset"), Spender: r.address(o, "spender")}
+		p.Amount, p.Raw = r.number(o, "amount"), r.hex(o, "signedTransaction")
+		if a.Approval = &p; r.err != nil {
+			a.Approval, a.approvalErr = nil, x402.Errorf("invalid_erc20_approval_extension_format", "%s: %w", ApprovalExtension, r.err)
 		}
-		if r.err != nil {
-			a.approvalErr = x402.Errorf("invalid_erc20_approval_extension_format", "%s: %w", ApprovalExtension, r.err)
-			return
-		}
-		a.Approval = &p
 	}
 }
 
-func sponsorInfo(raw json.RawMessage) (i sponsorJSON, filled bool) {
-	var e struct{ Info sponsorJSON }
-	if !present(raw) || json.Unmarshal(raw, &e) != nil {
-		return sponsorJSON{}, false
+// filled returns the info of an extension that has all of its members.
+func filled(raw json.RawMessage, names ...string) (object, bool) {
+	if len(raw) == 0 {
+		return nil, false
 	}
-	i = e.Info
-	return i, i.From != "" && i.Asset != "" && i.Spender != "" && i.Amount != "" && i.Version != ""
+	entry, err := parseObject(raw)
+	if err != nil {
+		return nil, false
+	}
+	info, err := split(entry.get("info"))
+	if err != nil {
+		return nil, false
+	}
+	for _, name := range append(names, "from", "asset", "spender", "amount", "version") {
+		if info.get(name) == nil {
+			return nil, false
+		}
+	}
+	return info, true
 }
 
 // Extensions returns a payment's extensions with the permit or the approval of the authorization filled in where the
