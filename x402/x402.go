@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/network"
@@ -49,8 +50,13 @@ type Requirements struct {
 
 // ExtraString returns a string member of Extra, or "".
 func (r Requirements) ExtraString(key string) string {
+	raw := r.Extra[key]
+	// Nearly all are plain text, and every payment has its token's name looked up several times.
+	if n := len(raw); n >= 2 && raw[0] == '"' && raw[n-1] == '"' && !bytes.ContainsAny(raw[1:n-1], "\"\\") && utf8.Valid(raw) {
+		return string(raw[1 : n-1])
+	}
 	var s string
-	if raw, ok := r.Extra[key]; ok {
+	if raw != nil {
 		_ = json.Unmarshal(raw, &s)
 	}
 	return s
