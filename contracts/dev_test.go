@@ -1161,6 +1161,31 @@ func TestMulticall3(t *testing.T) {
 	}
 }
 
+// One transaction settles many payments of both kinds, and one that is bad fails alone.
+func TestManyPaymentsSettleInOneTransaction(t *testing.T) {
+	t.Parallel()
+	d := newDev(t)
+	d.approvePermit2("USDC")
+	type call3 struct {
+		Target       common.Address
+		AllowFailure bool
+		CallData     []byte
+	}
+	var calls []call3
+	for nonce := range int64(4) {
+		p := d.exact("USDC", nonce)
+		calls = append(calls,
+			call3{d.at["ExactProxy"], true, d.settle(p, 0, d.payerAddress(), d.signed(p))},
+			call3{d.at["USDC"], true, d.authorization("USDC", d.payer, d.payerAddress(), nonce, nil)})
+	}
+	calls = append(calls, calls[2], calls[3]) // again
+	receipt := d.does(d.facilitator, "Multicall3", d.pack("Multicall3", "aggregate3", calls))
+	if got := d.balance("USDC", d.shop); got != 80_000 || transfers(receipt, d.at["USDC"]) != 8 {
+		t.Errorf("the shop has %d after %d transfers", got, transfers(receipt, d.at["USDC"]))
+	}
+	d.refuses(d.facilitator, "Multicall3", d.pack("Multicall3", "aggregate3", []call3{{d.at["ExactProxy"], false, calls[0].CallData}}), "Multicall3: call failed")
+}
+
 func TestDeployerCreatesAtTheAddressOfTheSalt(t *testing.T) {
 	t.Parallel()
 	d := newDev(t)
