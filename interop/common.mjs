@@ -1,6 +1,6 @@
 // What the scripts share. Each takes one JSON object as its argument and prints one JSON object a line.
-import { createPublicClient, createWalletClient, defineChain, http, publicActions } from 'viem';
-import { nonceManager, privateKeyToAccount } from 'viem/accounts';
+import { createWalletClient, defineChain, http, publicActions } from 'viem';
+import { privateKeyToAccount } from 'viem/accounts';
 
 console.log = console.error; // what a package prints is no result
 
@@ -19,16 +19,28 @@ export function chainOf(id, rpc) {
   });
 }
 
-// reader reads the chain.
-export function reader(id, rpc) {
-  return createPublicClient({ chain: chainOf(id, rpc), transport: http(rpc), pollingInterval: 100 });
-}
-
-// sender signs and sends as one account that nothing else uses, so that it can count its own nonces.
+// sender signs and sends as one account, as a facilitator wants it. Transactions go one after another and take the node's
+// word for their nonce: viem's own count of nonces loses one for every transaction whose gas estimate fails, and then
+// nothing is mined any more.
 export function sender(id, rpc, key) {
-  return createWalletClient({
-    account: privateKeyToAccount(key, { nonceManager }), chain: chainOf(id, rpc), transport: http(rpc), pollingInterval: 100,
+  const client = createWalletClient({
+    account: privateKeyToAccount(key), chain: chainOf(id, rpc), transport: http(rpc), pollingInterval: 100,
   }).extend(publicActions);
+  let last = Promise.resolve();
+  const inTurn = (send) => {
+    const sent = last.then(send);
+    last = sent.catch(() => {});
+    return sent;
+  };
+  return {
+    address: client.account.address,
+    getCode: (a) => client.getCode(a),
+    readContract: (a) => client.readContract({ ...a, args: a.args ?? [] }),
+    verifyTypedData: (a) => client.verifyTypedData(a),
+    writeContract: (a) => inTurn(() => client.writeContract({ ...a, args: a.args ?? [] })),
+    sendTransaction: (a) => inTurn(() => client.sendTransaction(a)),
+    waitForTransactionReceipt: (a) => client.waitForTransactionReceipt(a),
+  };
 }
 
 // decode reads a header of base64 JSON as it stands, without any package's help; undefined if there is none.

@@ -10,16 +10,7 @@ import { UptoEvmScheme } from '@x402/evm/upto/facilitator';
 import { EIP2612_GAS_SPONSORING } from '@x402/extensions';
 import { options, sender, serve } from './common.mjs';
 
-const client = sender(options.chain, options.rpc, options.key);
-const signer = toFacilitatorEvmSigner({
-  address: client.account.address,
-  getCode: (a) => client.getCode(a),
-  readContract: (a) => client.readContract({ ...a, args: a.args ?? [] }),
-  verifyTypedData: (a) => client.verifyTypedData(a),
-  writeContract: (a) => client.writeContract({ ...a, args: a.args ?? [] }),
-  sendTransaction: (a) => client.sendTransaction(a),
-  waitForTransactionReceipt: (a) => client.waitForTransactionReceipt(a),
-});
+const signer = toFacilitatorEvmSigner(sender(options.chain, options.rpc, options.key));
 const facilitator = new x402Facilitator();
 registerExactEvmScheme(facilitator, { signer, networks: `eip155:${options.chain}` });
 facilitator.register(`eip155:${options.chain}`, new UptoEvmScheme(signer));

@@ -60,6 +60,28 @@ func real(t *testing.T) {
 	t.Parallel()
 }
 
+// Whoever installs the packages gets them from where their npm gets packages: the lock file pins content, not places.
+func TestLockFileNamesNoHost(t *testing.T) {
+	t.Parallel()
+	var lock struct {
+		Packages map[string]struct {
+			Version, Resolved, Integrity string
+		}
+	}
+	check(t, json.Unmarshal(must(os.ReadFile("package-lock.json"))(t), &lock))
+	if len(lock.Packages) < 100 {
+		t.Fatalf("%d packages", len(lock.Packages))
+	}
+	for name, p := range lock.Packages {
+		if p.Resolved != "" {
+			t.Errorf("%s is resolved at %s", name, p.Resolved)
+		}
+		if name != "" && (p.Version == "" || !strings.HasPrefix(p.Integrity, "sha512-")) {
+			t.Errorf("%s is not pinned", name)
+		}
+	}
+}
+
 // anvil is where npm put the pinned node.
 func anvil() string {
 	cpu := runtime.GOARCH
@@ -214,9 +236,9 @@ func (o options) json() string {
 }
 
 // script runs a buyer's script to its end and returns what it says of each request, in their order.
-func script(t *testing.T, name string, o options) []result {
+func script(t testing.TB, name string, o options) []result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", name, o.json())
 	var stderr bytes.Buffer
@@ -250,7 +272,7 @@ func script(t *testing.T, name string, o options) []result {
 }
 
 // once is script for a single request.
-func once(t *testing.T, name string, o options) result {
+func once(t testing.TB, name string, o options) result {
 	t.Helper()
 	return script(t, name, o)[0]
 }
@@ -276,7 +298,7 @@ func startServer(name string, o options) (*server, error) {
 }
 
 // serve starts a script that listens until the test ends.
-func serve(t *testing.T, name string, o options) *server {
+func serve(t testing.TB, name string, o options) *server {
 	t.Helper()
 	s, err := startServer(name, o)
 	check(t, err)
@@ -306,7 +328,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -314,8 +336,8 @@ func check(t *testing.T, err error) {
 }
 
 // must returns a function that fails the test unless there is no error, and else returns the value: must(f())(t).
-func must[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		check(t, err)
 		return v

@@ -38,7 +38,7 @@ func offer(c network.Chain, token network.Token, scheme string, amount string, e
 }
 
 // stall answers every request with the terms, as farthing's seller writes them.
-func stall(t *testing.T, terms x402.Terms) string {
+func stall(t testing.TB, terms x402.Terms) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		terms := terms
 		terms.Required.Resource.URL = "http://" + r.Host + r.URL.Path
@@ -136,7 +136,7 @@ func TestPaymentsOfFarthingAreVerified(t *testing.T) {
 				p.approve(t, legacySpender)
 				terms := x402.PaymentRequired{X402Version: c.version, Dialect: c.dialect, Resource: x402.Resource{URL: "http://127.0.0.1/x"}, Accepts: []x402.Requirements{c.offer}}
 				payment := sign(t, p.PrivateKey, terms)
-				f := &x402.Client{Base: c.facilitator, Dialect: c.dialect}
+				f := &x402.Client{Base: c.facilitator, Dialect: c.dialect, Timeout: patience}
 				v := must(f.Verify(t.Context(), payment, c.offer))(t)
 				if !v.IsValid {
 					t.Fatalf("refused: %+v", v)
@@ -160,7 +160,7 @@ func TestPaymentsOfFarthingAreVerified(t *testing.T) {
 }
 
 // sign answers terms with a payment for their first offer.
-func sign(t *testing.T, key evm.Signer, terms x402.PaymentRequired) x402.Payment {
+func sign(t testing.TB, key evm.Signer, terms x402.PaymentRequired) x402.Payment {
 	t.Helper()
 	var nonce evm.Hash
 	must(rand.Read(nonce[:]))(t)

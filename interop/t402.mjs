@@ -64,16 +64,7 @@ const roles = {
   },
 
   async facilitator() {
-    const client = sender(options.chain, options.rpc, options.key);
-    const signer = toFacilitatorEvmSigner({
-      address: client.account.address,
-      getCode: (a) => client.getCode(a),
-      readContract: (a) => client.readContract({ ...a, args: a.args ?? [] }),
-      verifyTypedData: (a) => client.verifyTypedData(a),
-      writeContract: (a) => client.writeContract({ ...a, args: a.args ?? [] }),
-      sendTransaction: (a) => client.sendTransaction(a),
-      waitForTransactionReceipt: (a) => client.waitForTransactionReceipt(a),
-    });
+    const signer = toFacilitatorEvmSigner(sender(options.chain, options.rpc, options.key));
     const facilitator = new t402Facilitator();
     registerFacilitator(facilitator, { signer, networks: `eip155:${options.chain}` });
     facilitator.register(`eip155:${options.chain}`, new ExactLegacyEvmFacilitatorScheme(signer));

@@ -14,6 +14,7 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/evm/devchain"
+	"github.com/farthing402/farthing/evm/keystore"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 )
@@ -34,6 +35,7 @@ type world struct {
 	processes []*process // guarded by mu
 	reference string     // guarded by mu; URL of the reference facilitator
 	t402      string     // guarded by mu; URL of T402's
+	ours      string     // guarded by mu; URL of farthing's
 }
 
 // Accounts of the chain, by what they pay for.
@@ -177,17 +179,17 @@ func (w *world) close() {
 }
 
 // referenceFacilitator returns the URL of the reference facilitator on this chain, started when it is first wanted.
-func (w *world) referenceFacilitator(t *testing.T) string {
+func (w *world) referenceFacilitator(t testing.TB) string {
 	t.Helper()
 	return w.facilitator(t, &w.reference, "facilitator-x402.mjs", options{"rpc": w.rpc, "chain": w.chain.ID, "key": secret(account(accountReference))})
 }
 
-func (w *world) t402Facilitator(t *testing.T) string {
+func (w *world) t402Facilitator(t testing.TB) string {
 	t.Helper()
 	return w.facilitator(t, &w.t402, "t402.mjs", options{"role": "facilitator", "rpc": w.rpc, "chain": w.chain.ID, "key": secret(account(accountT402))})
 }
 
-func (w *world) facilitator(t *testing.T, url *string, name string, o options) string {
+func (w *world) facilitator(t testing.TB, url *string, name string, o options) string {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -207,7 +209,7 @@ type payer struct {
 }
 
 // fund makes payers with money, and coin for gas.
-func (w *world) fund(t *testing.T, n int) []*payer {
+func (w *world) fund(t testing.TB, n int) []*payer {
 	t.Helper()
 	had := money.Units(10_000_000)
 	var calls []evm.Call
@@ -227,10 +229,10 @@ func (w *world) fund(t *testing.T, n int) []*payer {
 	return payers
 }
 
-func (w *world) payer(t *testing.T) *payer { return w.fund(t, 1)[0] }
+func (w *world) payer(t testing.TB) *payer { return w.fund(t, 1)[0] }
 
 // send sends calls from an account and waits for them; none may fail.
-func (w *world) send(t *testing.T, key *evm.PrivateKey, calls ...evm.Call) {
+func (w *world) send(t testing.TB, key *evm.PrivateKey, calls ...evm.Call) {
 	t.Helper()
 	if key.Address() == account(accountFaucet).Address() {
 		w.faucet.Lock()
@@ -251,7 +253,7 @@ func (w *world) send(t *testing.T, key *evm.PrivateKey, calls ...evm.Call) {
 }
 
 // paid returns what has left the payer's account.
-func (p *payer) paid(t *testing.T) uint64 {
+func (p *payer) paid(t testing.TB) uint64 {
 	t.Helper()
 	now := must(p.w.client.TokenBalance(t.Context(), p.w.usdc.Address, p.Address()))(t)
 	spent, ok := p.had.Sub(now)
@@ -268,7 +270,7 @@ func (p *payer) paid(t *testing.T) uint64 {
 var transferTopic = evm.Keccak256([]byte("Transfer(address,address,uint256)"))
 
 // transfers counts the transfers of USDC that the payer's account made.
-func (p *payer) transfers(t *testing.T) int {
+func (p *payer) transfers(t testing.TB) int {
 	t.Helper()
 	from := p.Address()
 	var word evm.Hash
@@ -278,7 +280,7 @@ func (p *payer) transfers(t *testing.T) int {
 }
 
 // approve lets a spender move the payer's USDC. Everybody has to allow Permit2 that once who pays through it.
-func (p *payer) approve(t *testing.T, spender evm.Address) {
+func (p *payer) approve(t testing.TB, spender evm.Address) {
 	t.Helper()
 	call := chain.Approve(p.w.usdc.Address, spender, chain.NoLimit())
 	call.GasLimit = 100_000
@@ -286,9 +288,28 @@ func (p *payer) approve(t *testing.T, spender evm.Address) {
 }
 
 // bought fails the test unless the buyer has the goods and a receipt.
-func (r result) bought(t *testing.T) {
+func (r result) bought(t testing.TB) {
 	t.Helper()
 	if r.Status != 200 || r.Receipt == nil || !r.Receipt.Success || r.Attempts != 1 {
 		t.Fatalf("status %d, refusal %q, error %q, receipt %+v, %d attempts\nterms %s\nbody %s", r.Status, r.Refusal, r.Error, r.Receipt, r.Attempts, r.Terms, r.Body)
 	}
+}
+
+// farthingFacilitator returns the URL of farthing's facilitator on this chain, started when it is first wanted.
+func (w *world) farthingFacilitator(t testing.TB) string {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ours == "" {
+		keys := make([]string, 2)
+		for i, n := range []int{accountFarthing, accountFarthing2} {
+			keys[i] = filepath.Join(w.dir, fmt.Sprintf("%s-%d.json", w.kind, n))
+			check(t, keystore.Import(keys[i], account(n), nil, keystore.Light))
+		}
+		p := must(startProcess("", w.env(), farthing, "facilitator", "--network", w.chain.Name, "--rpc-url", w.rpc,
+			"--key", keys[0], "--lane", keys[1], "--listen", "127.0.0.1:0"))(t)
+		w.processes = append(w.processes, p)
+		w.ours = must(p.await(`(http://127\.0\.0\.1:\d+)`))(t)
+	}
+	return w.ours
 }
