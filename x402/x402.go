@@ -267,8 +267,16 @@ func (p Payment) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a payload object strictly; see [Decode]. With accepted it is of version 2, with scheme and network
 // of version 1, and with both they have to agree; the number has to be there and known, and tells no more than the dialect.
 func (p *Payment) UnmarshalJSON(b []byte) error {
+	if err := checkMembers(b); err != nil {
+		return err
+	}
+	return p.unmarshal(b)
+}
+
+// unmarshal is UnmarshalJSON for text whose members were checked.
+func (p *Payment) unmarshal(b []byte) error {
 	var e envelope
-	if err := Decode(b, &e); err != nil {
+	if err := json.Unmarshal(b, &e); err != nil {
 		return err
 	}
 	_, dialect, err := e.numbers.read()
@@ -331,7 +339,7 @@ func sameAddress(a, b string) bool {
 // canonicalNetwork returns a network's CAIP-2 name, and its old spelling if that is another one. What is not known stays
 // as it is.
 func canonicalNetwork(name string) (caip2, sent string) {
-	if strings.Contains(name, ":") {
+	if name == "" || strings.Contains(name, ":") {
 		return name, ""
 	}
 	if caip2, ok := network.FromV1(name); ok {
