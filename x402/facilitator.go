@@ -76,7 +76,7 @@ func (q *FacilitatorRequest) UnmarshalJSON(b []byte) error {
 		}
 	}
 	var p Payment
-	if err := p.unmarshal(w.PaymentPayload); err != nil { // Decode has checked the members of all of it
+	if err := p.unmarshal(w.PaymentPayload); err != nil { // Decode has checked all of it
 		return invalid(err, "paymentPayload")
 	}
 	var r Requirements

@@ -16,33 +16,36 @@ import (
 const depthMax = 32
 
 // Decode reads one JSON value strictly: valid UTF-8, nothing behind the value, no member named twice at any level in any
-// letter case, and no deeper than a payment ever is. Unknown members are ignored, as the protocol asks.
+// letter case, and no deeper than a payment ever is. Unknown members are ignored, as the protocol asks. After an error v
+// holds nothing that may be used.
 func Decode(b []byte, v any) error {
-	if err := checkMembers(b); err != nil {
+	if !utf8.Valid(b) {
+		return errNotUTF8
+	}
+	if err := json.Unmarshal(b, v); err != nil {
 		return err
 	}
-	return json.Unmarshal(b, v)
+	return checkMembers(b)
 }
 
-// checkMembers refuses what two parsers could read differently. Members that differ in letter case only count as the
-// same, since encoding/json matches names without regard to it. What is no JSON at all is left for encoding/json to
-// describe. Every paid request comes through here, so it walks over the bytes rather than over tokens.
+var errNotUTF8 = errors.New("not UTF-8 text")
+
+// checkMembers refuses valid JSON that two parsers could read differently. Members that differ in letter case only count
+// as the same, since encoding/json matches names without regard to it. Every paid request comes through here, so it walks
+// over the bytes rather than over tokens, and keeps names where they stand.
 func checkMembers(b []byte) error {
-	if !utf8.Valid(b) {
-		return errors.New("not UTF-8 text")
-	}
-	if !json.Valid(b) {
-		return nil
-	}
-	var open []members
+	var openSpace [8]members
+	var nameSpace [32][]byte
+	open, names := openSpace[:0], nameSpace[:0]
 	for i := 0; i < len(b); i++ {
 		switch b[i] {
 		case '{', '[':
 			if len(open) == depthMax {
 				return errors.New("nested too deeply")
 			}
-			open = append(open, members{object: b[i] == '{'})
+			open = append(open, members{object: b[i] == '{', first: len(names)})
 		case '}', ']':
+			names = names[:open[len(open)-1].first]
 			open = open[:len(open)-1]
 		case ',':
 			open[len(open)-1].inValue = false
@@ -55,50 +58,56 @@ func checkMembers(b []byte) error {
 					i++
 				}
 			}
-			if len(open) > 0 && open[len(open)-1].object && !open[len(open)-1].inValue {
-				if name := b[start : i+1]; open[len(open)-1].again(name) {
-					return fmt.Errorf("member %s is there twice", name)
-				}
+			if len(open) == 0 || !open[len(open)-1].object || open[len(open)-1].inValue {
+				continue
 			}
+			name := unquoted(b[start : i+1])
+			m := &open[len(open)-1]
+			if m.again(names[m.first:], name) {
+				return fmt.Errorf("member %s is there twice", b[start:i+1])
+			}
+			names = append(names, name)
 		}
 	}
 	return nil
 }
 
-// members are those seen of one object, or nothing for an array.
+// members are those seen of one object, or nothing for an array. Their names are at the end of the list of all that are
+// open.
 type members struct {
 	object, inValue bool
-	few             []string        // folded
-	many            map[string]bool // instead of few, once there are more than manyMembers
+	first           int             // of its names in the list
+	many            map[string]bool // folded, once there are more than manyMembers
 }
 
 // manyMembers is when searching a list gets slower than a map. A hostile body may have hundreds of thousands.
 const manyMembers = 16
 
-// again takes in a name, quoted, and reports whether it was there before.
-func (m *members) again(quoted []byte) bool {
-	name := string(quoted[1 : len(quoted)-1])
-	if strings.IndexByte(name, '\\') >= 0 {
-		if json.Unmarshal(quoted, &name) != nil {
-			return false // cannot be: the whole text is valid
-		}
+// again takes in a name and reports whether it is one of those seen.
+func (m *members) again(seen [][]byte, name []byte) bool {
+	if m.many == nil && len(seen) < manyMembers {
+		return slices.ContainsFunc(seen, func(n []byte) bool { return bytes.EqualFold(n, name) })
 	}
-	name = fold(name)
-	if m.many != nil {
-		there := m.many[name]
-		m.many[name] = true
-		return there
-	}
-	if slices.Contains(m.few, name) {
-		return true
-	}
-	if m.few = append(m.few, name); len(m.few) > manyMembers {
+	if m.many == nil {
 		m.many = make(map[string]bool)
-		for _, n := range m.few {
-			m.many[n] = true
+		for _, n := range seen {
+			m.many[fold(string(n))] = true
 		}
 	}
-	return false
+	folded := fold(string(name))
+	there := m.many[folded]
+	m.many[folded] = true
+	return there
+}
+
+// unquoted returns what stands in a string's quotes.
+func unquoted(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
+	}
+	var name string
+	_ = json.Unmarshal(quoted, &name) // the whole text is valid
+	return []byte(name)
 }
 
 // fold maps all spellings that encoding/json takes for the same name to one, in lower case. It looks at each letter's

@@ -44,11 +44,11 @@ func CheckSchema(schema, value json.RawMessage) error {
 
 // tree decodes strictly, keeping numbers as they are written.
 func tree(raw json.RawMessage) (v any, err error) {
+	if !json.Valid(raw) || !utf8.Valid(raw) {
+		return nil, errors.New("not JSON")
+	}
 	if err := checkMembers(raw); err != nil {
 		return nil, err
-	}
-	if !json.Valid(raw) {
-		return nil, errors.New("not JSON")
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()

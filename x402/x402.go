@@ -267,13 +267,21 @@ func (p Payment) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a payload object strictly; see [Decode]. With accepted it is of version 2, with scheme and network
 // of version 1, and with both they have to agree; the number has to be there and known, and tells no more than the dialect.
 func (p *Payment) UnmarshalJSON(b []byte) error {
+	if !utf8.Valid(b) {
+		return errNotUTF8
+	}
+	var q Payment
+	if err := q.unmarshal(b); err != nil {
+		return err
+	}
 	if err := checkMembers(b); err != nil {
 		return err
 	}
-	return p.unmarshal(b)
+	*p = q
+	return nil
 }
 
-// unmarshal is UnmarshalJSON for text whose members were checked.
+// unmarshal is UnmarshalJSON for text whose members are checked elsewhere.
 func (p *Payment) unmarshal(b []byte) error {
 	var e envelope
 	if err := json.Unmarshal(b, &e); err != nil {
