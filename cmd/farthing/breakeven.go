@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -85,7 +86,7 @@ func (g gateFile) gasOn(all network.Registry, on network.Chain) (gas, coin strin
 	return g.Costs.Gas, g.Costs.Coin
 }
 
-// offer is one way to pay for a route.
+// offer is one way to pay for a route, as package paywall would make it.
 type offer struct {
 	Route   string
 	Price   money.Price
@@ -147,7 +148,10 @@ func losses(offers []offer, c costing, tariffs map[string]tariff) ([]loss, error
 		}
 		s := signals.Sale{Price: smallest(o, c.Units), Cost: cost, Fees: t.Fees, Gas: signals.GasOf(o.Token), Bundle: max(o.Bundle, 1), Batch: 1, Cycle: guardCycle}
 		way := o.Way
-		if way == signals.Exact && o.Bundle > 1 {
+		if way == signals.Upto {
+			s.Gas.Transfer = s.Gas.Upto // what buys a bundle
+		}
+		if way != signals.Guarantee && o.Bundle > 1 {
 			way = signals.Bundle
 		}
 		line := s.Line(way, c.Sponsored)
@@ -155,7 +159,7 @@ func losses(offers []offer, c costing, tariffs map[string]tariff) ([]loss, error
 			continue
 		}
 		l := loss{Offer: o, Line: line, Price: s.Price}
-		if n, ok := s.Bundled(); ok && o.Way == signals.Exact && n > max(o.Bundle, 1) {
+		if n, ok := s.Bundled(); ok && way != signals.Guarantee && n > max(o.Bundle, 1) {
 			l.Bundle = bundleText(n, o.Price, c.Units)
 		}
 		found = append(found, l)
@@ -169,10 +173,10 @@ func bundleText(calls uint64, p money.Price, u signals.Usage) string {
 		return fmt.Sprintf("%d calls", calls)
 	}
 	units, ok := signals.UnitsFor(calls, p, u)
-	if !ok {
-		return ""
+	if !ok || units > math.MaxUint32 || p.Unit.Size != 1 || p.Unit.Kind == money.Byte {
+		return "" // no bundle counts so
 	}
-	many := money.Price{Money: p.Money, Per: (units + p.Unit.Size - 1) / p.Unit.Size, Unit: p.Unit}
+	many := money.Price{Money: p.Money, Per: units, Unit: p.Unit}
 	_, text, _ := strings.Cut(many.String(), " per ")
 	return text
 }
@@ -221,18 +225,18 @@ func (c *gateCmd) guard(r *run, file gateFile) error {
 			r.say("note     costs: %s, so it counts as nothing; costs: {units: …} tells", line)
 		}
 	}
-	real := slices.DeleteFunc(slices.Clone(found), func(l loss) bool { return l.Offer.On.Test })
-	if len(real) == 0 || c.AllowLoss {
+	refused := slices.DeleteFunc(slices.Clone(found), func(l loss) bool { return l.Offer.On.Test })
+	if len(refused) == 0 || c.AllowLoss {
 		for _, l := range found {
 			r.say("warning  %v; %s", l, l.remedy())
 		}
 		return nil
 	}
-	lines := make([]string, len(real))
-	for i, l := range real {
+	lines := make([]string, len(refused))
+	for i, l := range refused {
 		lines[i] = l.Error()
 	}
-	return fail("below_break_even", "%s", strings.Join(lines, "\n       ")).hint("%s, or --allow-loss", real[0].remedy())
+	return fail("below_break_even", "%s", strings.Join(lines, "\n       ")).hint("%s, or --allow-loss", refused[0].remedy())
 }
 
 // tariffOf is what a network charges as far as a gate's file tells. A node that does not answer is no reason not to start.
@@ -273,7 +277,7 @@ func (c *gateCmd) offers(r *run, all network.Registry, file gateFile) ([]offer, 
 		}
 		for _, text := range file.waysOf(route) {
 			e, err := paywall.ParseEntry(text)
-			if err != nil {
+			if err != nil || signals.Way(e.Way) == signals.Exact && unfit(price, route) {
 				continue
 			}
 			on := home
@@ -296,6 +300,22 @@ func (c *gateCmd) offers(r *run, all network.Registry, file gateFile) ([]offer, 
 		}
 	}
 	return offers, nil
+}
+
+// bundleOf is how many calls a route sells at once; 0 where it sells them one by one.
+func (route gateRoute) bundleOf(u signals.Usage) uint64 {
+	price, err := money.ParsePrice(route.Price.Text)
+	if err != nil || route.Bundle.Text == "" {
+		return 0
+	}
+	return bundled(route.Bundle.Text, price, u)
+}
+
+// unfit reports whether a route cannot be paid by exact: it moves the whole amount, and how much that is shows only later.
+// The gate says so, or sells the route another way.
+func unfit(p money.Price, route gateRoute) bool {
+	known := p.Unit.Kind == money.Call || p.Unit.Kind == money.Byte && p.Unit.Direction == money.In
+	return route.Bundle.Text == "" && (!known || len(route.Stages) > 0)
 }
 
 // bundled is how many calls a bundle of so many calls or units is good for, at least 1.

@@ -60,12 +60,15 @@ func TestOffersThatLose(t *testing.T) {
 		"fee and cost together":                  {offer{Price: mustPrice(t, "$0.001"), Way: signals.Exact}, costing{Items: cost("$0.0005")}, "GET /quote: exact costs $0.00098 a call beside your own $0.00050, price $0.001", "bundle: 50 calls"},
 		"work that costs more than its price":    {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Guarantee}, costing{Items: cost("$0.0006")}, "GET /quote: a call costs you $0.00060, price $0.0005", "price: $0.00061 or more"},
 		"the same, and somebody else pays gas":   {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Exact}, costing{Items: cost("$0.0006"), Sponsored: true}, "GET /quote: a call costs you $0.00060, price $0.0005", "price: $0.00060 or more"},
-		"upto below its fee":                     {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.0005", "price: $0.0012 or more"},
+		"upto below its fee":                     {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.0005", "bundle: 200 calls"},
 		"upto with a minimum that covers it":     {offer{Price: mustPrice(t, "$0.00001 per token"), Minimum: mustSum(t, "$0.002"), Way: signals.Upto}, costing{}, "", ""},
 		"upto for a typical call that covers it": {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{Units: signals.Usage{{Kind: money.Token}: signals.RatioOf(800, 1)}}, "", ""},
 		"upto for one token":                     {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.00001", "minimum: $0.0012"},
 		"a guarantee of a hundredth of a cent":   {offer{Price: mustPrice(t, "$0.0001"), Way: signals.Guarantee}, costing{}, "", ""},
 		"a guarantee of one unit":                {offer{Price: mustPrice(t, "$0.000001"), Way: signals.Guarantee}, costing{}, "GET /quote: guarantee costs $0.0000023 a call, price $0.000001", "price: $0.0000023 or more"},
+		"upto in a bundle that is large enough":  {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto, Bundle: 100}, costing{}, "", ""},
+		"upto in a bundle of two":                {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto, Bundle: 2}, costing{}, "GET /quote: upto in bundles of 2 costs $0.00058 a call, price $0.0005", "bundle: 200 calls"},
+		"a unit that no bundle counts":           {offer{Price: mustPrice(t, "$0.0001 per MB in"), Way: signals.Exact}, costing{}, "GET /quote: exact costs $0.00098 a call, price $0.0001", "price: $0.00098 or more"},
 		"free":                                   {offer{Price: mustPrice(t, "free"), Way: signals.Exact}, costing{}, "", ""},
 		"a price that no bundle makes worth it":  {offer{Price: mustPrice(t, "$0.0000000001"), Way: signals.Exact}, costing{}, "GET /quote: exact costs $0.00098 a call, price $0.0000000001", "price: $0.00098 or more"},
 	} {
@@ -92,7 +95,7 @@ func TestOffersThatLose(t *testing.T) {
 // What the remedy proposes does not lose.
 func TestRemediesHelp(t *testing.T) {
 	t.Parallel()
-	for _, price := range []string{"$0.0005", "$0.0001", "$0.00001", "$0.0009", "$0.00001 per token", "$0.0001 per 100 records", "$0.0001 per MiB out"} {
+	for _, price := range []string{"$0.0005", "$0.0001", "$0.00001", "$0.0009", "$0.00001 per token", "$0.0001 per 100 records", "$0.0001 per image"} {
 		o := offer{Route: "GET /a", Price: mustPrice(t, price), Way: signals.Exact, On: mustChain("base"), Token: mustChain("base").Tokens[0]}
 		found, err := losses([]offer{o}, costing{}, onBase(t))
 		if err != nil || len(found) != 1 || found[0].Bundle == "" {

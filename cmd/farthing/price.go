@@ -245,7 +245,7 @@ func (c *priceCmd) sales(frame signals.Sale, on network.Chain, file gateFile, u 
 		if route.Free {
 			continue
 		}
-		s, err := c.sale(frame, on, route.Pattern.Text, route.Price.Text, c.Bundle, u)
+		s, err := c.sale(frame, on, route.Pattern.Text, route.Price.Text, cmp.Or(c.Bundle, route.bundleOf(u)), u)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", route.Pattern.Text, err)
 		}
