@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/purchase"
@@ -471,4 +472,31 @@ func TestARefundThatCannotBeSentNowIsSentLater(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("it was not sent after a restart")
+}
+
+// An answer that was too large to keep can be given once only. If then nobody knows at first whether it is paid, its buyer
+// gets its money back once it is.
+func TestAPaidAnswerThatIsLostIsPaidBack(t *testing.T) {
+	t.Parallel()
+	cashier := &till{paid: make(map[string]money.Amount)}
+	m := newMarket(t, func(c *paywall.Config) { c.Cashier, c.AnswerBytes = cashier, 100 })
+	m.handle("GET /x", "$0.0005", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1000)) })
+	m.bank.set(func() {
+		m.bank.settle = func(_ exact.Authorization, _ money.Amount, move func() x402.SettleResponse) (x402.SettleResponse, error) {
+			move()
+			return x402.SettleResponse{}, fmt.Errorf("connection reset")
+		}
+	})
+	paid := m.buy(get("/x"), "exact")
+	if a := m.do(paid); a.StatusCode != 503 {
+		t.Fatalf("%d", a.StatusCode)
+	}
+	m.bank.set(func() { m.bank.settle = nil })
+	if a := m.do(paid); a.StatusCode != 409 || !receiptOf(t, a).Success {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	if len(cashier.paid) != 1 {
+		t.Errorf("paid back: %v", cashier.paid)
+	}
+	m.bank.expect(t, 500, 1)
 }

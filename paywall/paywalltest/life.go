@@ -5,13 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/farthing402/farthing/api/client"
-	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/paywall"
-	"github.com/farthing402/farthing/purchase"
 )
 
 var errDead = errors.New("the process is gone")
@@ -109,66 +106,4 @@ func (h mortalHouse) Notes(ctx context.Context, notes []guarantee.SignedNote) ([
 		return nil, err
 	}
 	return h.House.Notes(ctx, notes)
-}
-
-// mortalBook is the book as a process sees it.
-type mortalBook struct {
-	purchase.Book
-	life *life
-}
-
-func (b mortalBook) Reserve(ctx context.Context, p purchase.Purchase) (purchase.Purchase, error) {
-	if err := b.life.alive(); err != nil {
-		return purchase.Purchase{}, err
-	}
-	return b.Book.Reserve(ctx, p)
-}
-
-func (b mortalBook) Run(ctx context.Context, id string, certificate []byte, at time.Time) error {
-	if err := b.life.alive(); err != nil {
-		return err
-	}
-	return b.Book.Run(ctx, id, certificate, at)
-}
-
-func (b mortalBook) Finish(ctx context.Context, p purchase.Purchase) error {
-	if err := b.life.alive(); err != nil {
-		return err
-	}
-	return b.Book.Finish(ctx, p)
-}
-
-func (b mortalBook) Find(ctx context.Context, payment evm.Hash) (purchase.Purchase, bool, error) {
-	if err := b.life.alive(); err != nil {
-		return purchase.Purchase{}, false, err
-	}
-	return b.Book.Find(ctx, payment)
-}
-
-func (b mortalBook) FindID(ctx context.Context, id string) (purchase.Purchase, bool, error) {
-	if err := b.life.alive(); err != nil {
-		return purchase.Purchase{}, false, err
-	}
-	return b.Book.FindID(ctx, id)
-}
-
-func (b mortalBook) Unfinished(ctx context.Context) ([]purchase.Purchase, error) {
-	if err := b.life.alive(); err != nil {
-		return nil, err
-	}
-	return b.Book.Unfinished(ctx)
-}
-
-func (b mortalBook) Undelivered(ctx context.Context, limit int) ([]purchase.Purchase, error) {
-	if err := b.life.alive(); err != nil {
-		return nil, err
-	}
-	return b.Book.Undelivered(ctx, limit)
-}
-
-func (b mortalBook) Delivered(ctx context.Context, id string) error {
-	if err := b.life.alive(); err != nil {
-		return err
-	}
-	return b.Book.Delivered(ctx, id)
 }
