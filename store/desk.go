@@ -22,7 +22,7 @@ const settlementColumns = `id, chain_id, scheme, asset, payer, payee, amount, no
 
 // Record implements [desk.Book].
 func (b settlements) Record(ctx context.Context, s desk.Settlement) (got desk.Settlement, fresh bool, err error) {
-	if s.State != desk.Queued {
+	if s.State != desk.Queued && !(s.State == desk.Settled && s.Amount.IsZero()) {
 		return s, false, fmt.Errorf("record settlement %s, which is %s", s.ID.Short(), s.State)
 	}
 	err = b.s.write(ctx, func(db *session) error {

@@ -11,7 +11,7 @@ import (
 // Book keeps settlements durably: when a method returns nil, what it did has survived a crash. Implementations are safe
 // for concurrent use.
 type Book interface {
-	// Record keeps a settlement, which is queued. If there is one of its ID, that is returned and nothing changed, except
+	// Record keeps a settlement, which is queued, or settled for nothing. If there is one of its ID, that is returned and nothing changed, except
 	// that one which failed after as many tries is replaced.
 	Record(ctx context.Context, s Settlement) (got Settlement, fresh bool, err error)
 

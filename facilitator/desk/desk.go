@@ -226,7 +226,7 @@ func (d *Desk) Admit(a Ask, now time.Time) error {
 		return x402.Errorf("invalid_network", "payment is for chain %d", a.ChainID)
 	case !slices.Contains(d.c.Tokens, a.Asset):
 		return x402.Errorf("asset_not_served", "token %s is not settled on eip155:%d", a.Asset, d.c.ChainID)
-	case len(d.c.Selectors) > 0 && (len(a.Data) < 4 || !slices.Contains(d.c.Selectors, [4]byte(a.Data[:4]))):
+	case len(d.c.Selectors) > 0 && !a.Amount.IsZero() && (len(a.Data) < 4 || !slices.Contains(d.c.Selectors, [4]byte(a.Data[:4]))):
 		return x402.Errorf("call_not_served", "the call that would settle it is not one that is sent")
 	case !a.Lane.IsZero() && d.lane(a.Lane) == nil:
 		return x402.Errorf("unsupported_payload_type", "only %s may settle it, which is not one of the lanes", a.Lane)
@@ -295,6 +295,14 @@ func (d *Desk) Ask(ctx context.Context, a Ask, within time.Duration, now time.Ti
 	if err := d.Admit(a, now); err != nil {
 		return Settlement{}, err
 	}
+	if a.Amount.IsZero() { // an upto of which nothing is charged: only its record uses it up
+		s := Settlement{Ask: a, State: Settled, AskedAt: now.UTC(), Due: now.UTC(), DoneAt: now.UTC()}
+		if found {
+			s.Tries = old.Tries
+		}
+		got, _, err := d.c.Book.Record(ctx, s)
+		return got, err
+	}
 	if a.Shared { // an account with code could burn its neighbours' gas in its signature check
 		code, err := d.c.Chain.Code(ctx, a.Payer)
 		if err != nil {
@@ -341,6 +349,21 @@ func (d *Desk) Ask(ctx context.Context, a Ask, within time.Duration, now time.Ti
 	d.mu.Unlock()
 	d.signal()
 	return got, nil
+}
+
+// Look looks on the chain for the transaction of an ask that is not to be settled any more, whoever sent it. It records
+// nothing.
+func (d *Desk) Look(ctx context.Context, a Ask, now time.Time) (Settlement, bool, error) {
+	head, err := d.c.Chain.Head(ctx)
+	if err != nil {
+		return Settlement{}, false, err
+	}
+	s := Settlement{Ask: a, State: Settled, AskedAt: now.UTC(), Due: now.UTC(), DoneAt: now.UTC(), Since: head.Number, Foreign: true}
+	receipt, found, err := d.find(ctx, s, head)
+	if err != nil || found != moved || receipt.BlockNumber+d.c.Depth > head.Number {
+		return Settlement{}, false, err
+	}
+	return mined(s, *receipt), true, nil
 }
 
 // Wait returns a settlement once it is final, or as it is when ctx ends, with the hash of its newest transaction if it

@@ -23,12 +23,15 @@ const (
 )
 
 // judge returns what the logs of one transaction say about each of the settlements that it carried. Every transfer
-// counts for one of them only.
+// counts for one of them only. A token that logs no nonces at all is taken at its transfer, if it is the only one.
 func judge(logs []evm.Log, carried []Settlement) []verdict {
 	spent := make([]bool, len(logs))
 	out := make([]verdict, len(carried))
 	for i, s := range carried {
-		marked := s.Mark != MarkNonce || slices.ContainsFunc(logs, func(l evm.Log) bool { return used(l, s.Ask) })
+		silent := len(carried) == 1 && !slices.ContainsFunc(logs, func(l evm.Log) bool {
+			return l.Address == s.Asset && len(l.Topics) > 0 && l.Topics[0] == usedTopic
+		})
+		marked := s.Mark != MarkNonce || silent || slices.ContainsFunc(logs, func(l evm.Log) bool { return used(l, s.Ask) })
 		if !marked {
 			continue
 		}
@@ -42,7 +45,7 @@ func judge(logs []evm.Log, carried []Settlement) []verdict {
 		switch {
 		case at >= 0:
 			spent[at], out[i] = true, moved
-		case s.Mark == MarkNonce:
+		case s.Mark == MarkNonce && !silent:
 			out[i] = wrong
 		}
 	}

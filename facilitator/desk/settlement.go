@@ -144,8 +144,8 @@ func (s Settlement) Check() error {
 			return errors.New("sent by nobody")
 		}
 	case Settled:
-		if !mined {
-			return errors.New("settled without a transaction")
+		if mined == s.Amount.IsZero() {
+			return fmt.Errorf("settled %s units, with a transaction: %v", s.Amount, mined)
 		}
 	case Failed:
 	default:
