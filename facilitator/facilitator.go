@@ -353,7 +353,7 @@ func (f *Facilitator) Supported(context.Context) (x402.Supported, error) { retur
 func (f *Facilitator) supported() x402.Supported {
 	s := x402.Supported{Extensions: []string{exact.PermitExtension, exact.ApprovalExtension}, Signers: map[string][]string{}}
 	if f.Catalogue != nil {
-		s.Extensions = append(s.Extensions, "bazaar")
+		s.Extensions = append(s.Extensions, x402.BazaarKey)
 	}
 	text := func(v string) json.RawMessage { b, _ := json.Marshal(v); return b }
 	var v1 []x402.Kind

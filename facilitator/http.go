@@ -32,6 +32,10 @@ type handler struct {
 	keys    map[[32]byte]string // names by the hash of the secret, which takes as long to look up for any
 	limits  limiter
 	work    chan struct{}
+
+	listing   sync.Mutex
+	catalogue map[string]entry // guarded by listing: what the catalogue has, nil until it was read
+	order     []string         // guarded by listing: its names, those seen first in front
 }
 
 // Handler returns the service's HTTP face. Time limits are the server's; /settle may take as long as the published clients
@@ -167,6 +171,9 @@ func (h *handler) verify(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if v.IsValid {
+		h.discover(w, r, q)
+	}
 	v.InvalidReason = x402.ReasonFor(q.Payment.Dialect, q.Payment.Version, v.InvalidReason)
 	return write(w, v)
 }
@@ -183,6 +190,9 @@ func (h *handler) settle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if s.Success {
+		h.discover(w, r, q)
+	}
 	if s.ErrorReason != "settlement_pending" { // whoever asks again has to recognise it
 		s.ErrorReason = x402.ReasonFor(q.Payment.Dialect, q.Payment.Version, s.ErrorReason)
 	}
@@ -192,7 +202,16 @@ func (h *handler) settle(w http.ResponseWriter, r *http.Request) error {
 	return write(w, s)
 }
 
-func (h *handler) supported(w http.ResponseWriter, _ *http.Request) error { return write(w, h.f.listed) }
+// discover lists what a good payment pays for, and tells the seller.
+func (h *handler) discover(w http.ResponseWriter, r *http.Request, q x402.FacilitatorRequest) {
+	if status, said := h.list(r.Context(), q.Payment, q.Requirements); said {
+		x402.SetExtensionResponses(w.Header(), map[string]x402.ExtensionStatus{x402.BazaarKey: status})
+	}
+}
+
+func (h *handler) supported(w http.ResponseWriter, _ *http.Request) error {
+	return write(w, h.f.listed)
+}
 
 // settlementAnswer is what became of a settlement. Cost is in wei of the network's own coin.
 type settlementAnswer struct {
