@@ -40,6 +40,7 @@ var below = map[string][]string{
 	"ledger":                  {"evm", "money"},
 	"clearing":                {"evm", "guarantee", "ledger", "money"},
 	"clearing/booktest":       {"clearing", "evm", "guarantee", "ledger", "money"},
+	"facilitator":             {"evm", "exact", "facilitator/desk", "money", "network", "x402"},
 	"facilitator/desk":        {"evm", "money", "x402"},
 	"store":                   {"clearing", "evm", "facilitator/desk", "guarantee", "ledger", "money", "purchase"},
 	"api/client":              {"evm", "guarantee", "money", "network", "x402"},

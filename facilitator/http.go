@@ -186,6 +186,10 @@ func (h *handler) settle(w http.ResponseWriter, r *http.Request) error {
 	if refused != nil {
 		return write(w, x402.SettleResponse{ErrorReason: refused.Code, ErrorMessage: refused.Error()})
 	}
+	// Waiting for a chain may take longer than the server's limits for requests. A server that cannot be told keeps them.
+	patient := http.NewResponseController(w)
+	_ = patient.SetReadDeadline(time.Time{})
+	_ = patient.SetWriteDeadline(time.Now().Add(waitMax + 15*time.Second))
 	s, err := h.f.Settle(r.Context(), q.Payment, q.Requirements)
 	if err != nil {
 		return err

@@ -42,6 +42,8 @@ type cli struct {
 
 	KeyVerb keyCmd `cmd:"" name:"key" group:"Keys" help:"Make, import and show keys."`
 
+	Facilitator facilitatorCmd `cmd:"" group:"Below" help:"Verify and settle payments for sellers, and pay their gas."`
+
 	Settle   settleCmd   `cmd:"" group:"More" help:"Pay what a closed cycle says you owe, so that your collateral comes back."`
 	Cycle    cycleCmd    `cmd:"" group:"More" help:"Show the cycles of a clearing house and where they stand."`
 	Devchain devchainCmd `cmd:"" group:"More" help:"Run the development chain alone."`

@@ -153,7 +153,21 @@ func (r *run) startDevHouse(d *devStack, rpc, dir, listen string) error {
 	if err != nil {
 		return err
 	}
+	client, err := r.dial(rpc)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	lanes, err := r.devLanes(client, dir, "house")
+	if err != nil {
+		return err
+	}
+	all, err := r.networks()
+	if err != nil {
+		return err
+	}
 	d.ownHouse, err = openHouse(r.ctx, houseConfig{
+		Desk: deskSpec{On: deskChain(all, d.Deployment), Lanes: lanes}, DeskFlags: devDesk,
 		RPC: rpc, Deployment: d.Deployment, Operator: devOperator(), Authority: authority, Book: filepath.Join(dir, "house.db"),
 		Depth: 1, Listen: listen, Dev: true, Now: r.Now, Log: r.log,
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
+	"github.com/farthing402/farthing/facilitator"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/store"
@@ -34,6 +35,10 @@ type houseConfig struct {
 	Dev        bool
 	Now        func() time.Time
 	Log        *slog.Logger
+
+	// Desk lets the house settle transfers too, beside its own routes, if it has lanes. They are not the operator's account.
+	Desk      deskSpec
+	DeskFlags deskFlags
 }
 
 // house is a clearing house at work: its book, its view of the chain, its sender, and its HTTP server. [house.Run] is the
@@ -47,6 +52,7 @@ type house struct {
 	Reader    chain.Reader
 	Sender    *chain.Sender
 	followers []*chain.Follower
+	transfers *facilitator.Facilitator // nil: only guarantees
 	server    *http.Server
 	listener  net.Listener
 	headTime  atomic.Uint64
@@ -96,19 +102,43 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	if err = h.catchUp(ctx); err != nil {
 		return nil, err
 	}
+	if len(c.Desk.Lanes) > 0 {
+		for _, lane := range c.Desk.Lanes {
+			if lane.Address() == operator {
+				return nil, misuse("lane %s is the operator, whose nonces are the clearing house's", operator).hint("give the lanes keys of their own")
+			}
+		}
+		c.Desk.Client = h.Client
+		if h.transfers, err = openFacilitator(ctx, c.DeskFlags, h.Store, []deskSpec{c.Desk}, c.Now, c.Log); err != nil {
+			return nil, err
+		}
+	}
 	if h.listener, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, fail("config_invalid", "listen on %s: %v", c.Listen, err).hint("choose another with --listen")
 	}
 	h.URL = "http://" + h.listener.Addr().String()
 	h.server = &http.Server{
-		Handler: api.New(api.Config{
+		Handler: h.handler(api.New(api.Config{
 			House: h.House, Tokens: c.Deployment.Assets, RPCURL: c.RPC, Dev: c.Dev, Now: c.Now, Log: c.Log,
 			Health: api.Health{DB: h.readable, Chain: h.healthy},
-		}),
+		})),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
 	return h, nil
+}
+
+// handler serves the facilitator's routes beside those of the clearing house.
+func (h *house) handler(core http.Handler) http.Handler {
+	if h.transfers == nil {
+		return core
+	}
+	mux := http.NewServeMux()
+	for _, route := range facilitator.Routes {
+		mux.Handle(route, h.transfers.Handler())
+	}
+	mux.Handle("/", core)
+	return mux
 }
 
 // catchUp applies what the chain has that the book has not, before anyone is answered: a house that forgot a withdrawal
@@ -129,19 +159,27 @@ func (h *house) catchUp(ctx context.Context) error {
 func (h *house) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- h.server.Serve(h.listener) }()
+	settling, rest := context.WithCancel(ctx)
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		if h.transfers != nil {
+			_ = h.transfers.Run(settling) // never fails
+		}
+	}()
+	defer func() { rest(); <-settled; h.close() }()
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			<-settled // whoever waits for a settlement is answered
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			err := h.server.Shutdown(stop)
 			<-served
-			h.close()
 			return err
 		case err := <-served:
-			h.close()
 			return err
 		case <-ticker.C:
 			h.beat(ctx)

@@ -13,6 +13,14 @@ type serveCmd struct {
 	BLS        string `name:"bls" help:"Certificate key file; default bls.json in farthing's folder." placeholder:"FILE"`
 	Listen     string `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
 	Depth      int    `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
+	deskFlags
+}
+
+// Help is shown below the flags.
+func (*serveCmd) Help() string {
+	return `With --lane the clearing house is a facilitator too, on the same address: it verifies and settles transfers of x402
+and T402 (exact, upto) on its chain, and the lanes pay their gas. The flags about settling are for that; see
+farthing facilitator --help. With --dev it has lanes of its own.`
 }
 
 func (c *serveCmd) Run(r *run) error {
@@ -46,7 +54,12 @@ func (c *serveCmd) Run(r *run) error {
 			return err
 		}
 	}
+	lanes, err := r.lanes(c.Lane, false)
+	if err != nil {
+		return err
+	}
 	h, err := openHouse(r.ctx, houseConfig{
+		Desk: deskSpec{On: deskChain(all, d), Lanes: lanes}, DeskFlags: c.deskFlags,
 		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: depthOf(on, c.Depth),
 		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log,
 	})
@@ -97,6 +110,12 @@ func (c *serveCmd) announce(r *run, h *house) error {
 	r.say("gas         the operator pays for posting and sealing each cycle, sellers for collecting")
 	r.say("deadlines   cycle %s, notes until %s after it, posted %s later at the latest, challenge window %s, withdrawals %s",
 		seconds(s.Length), seconds(s.Cutoff), seconds(s.Post), seconds(s.Challenge), span(d.WithdrawalDelay))
+	if h.transfers != nil {
+		specs := []deskSpec{{On: h.Desk.On, Client: h.Client, Lanes: h.Desk.Lanes}}
+		if err := r.announceFacilitator(h.transfers, h.DeskFlags, specs, h.URL); err != nil {
+			return err
+		}
+	}
 	if h.Dev {
 		r.say("development money is not real, and balances are shown to anyone who asks")
 	}
