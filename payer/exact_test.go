@@ -288,6 +288,26 @@ func TestPermit2NeedsAnAllowance(t *testing.T) {
 			t.Errorf("echoed as %s", got.Extensions[exact.PermitExtension])
 		}
 	})
+	t.Run("by a transaction", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, exact.ApprovalExtension)
+		w := &approving{ledgerChain: s.chain}
+		s.answer = func(_ writer, _ *request, got paid) bool {
+			if got.auth.Approval == nil || len(got.auth.Approval.Raw) == 0 {
+				t.Errorf("approval %+v", got.auth.Approval)
+			}
+			return false
+		}
+		if _, _, err := get(s.payer(t, func(c *Config) { c.Wallet = w }), s.url); err != nil || w.asked != evm.MustAddress(dollarText) {
+			t.Errorf("%v, asked for %s", err, w.asked)
+		}
+		// One that would do something else is not sent on.
+		w.spoil = true
+		s.payments = nil
+		if _, _, err := get(s.payer(t, func(c *Config) { c.Wallet = w }), s.url); code(err) != "erc20_approval_tx_wrong_target" || len(s.payments) != 0 {
+			t.Errorf("%v", err)
+		}
+	})
 	t.Run("enough of it", func(t *testing.T) {
 		t.Parallel()
 		s := start(t, exact.PermitExtension)
@@ -537,6 +557,51 @@ func TestUnknownTransfersCountUntilTheChainSays(t *testing.T) {
 	s.chain.dead = true
 	if n, err := p.Recheck(t.Context()); n != 0 || err != nil || today(t, p) != "$0.0004" {
 		t.Errorf("%d settled, %s left, %v", n, today(t, p), err)
+	}
+}
+
+// Whoever repeats a command that crashed means the same purchase, and can find it.
+func TestUnconfirmedPurchases(t *testing.T) {
+	t.Parallel()
+	now := noon
+	s := &till{chain: newLedgerChain(), answer: func(w writer, _ *request, _ paid) bool { hangUp(t, w); return true }}
+	s.chain.now = func() time.Time { return now }
+	s.start(t)
+	path := journalFile(t)
+	clock := func(c *Config) { c.Now = func() time.Time { return now } }
+	p := s.payer(t, inFile(path), clock)
+	find := func(p *Payer, method, address, body string) string {
+		t.Helper()
+		r, _, err := p.Unconfirmed(t.Context(), method, mustURL(address), []byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.ID
+	}
+	if got := find(p, "POST", s.url+"/a", "x"); got != "" {
+		t.Errorf("found %s before anything", got)
+	}
+	_, err := post(p, s.url+"/a#part", "x")
+	pending := pendingOf(err)
+	if pending == nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	p = s.payer(t, inFile(path), clock)
+	if got := find(p, "POST", s.url+"/a", "x"); got != pending.Purchase {
+		t.Errorf("found %q, want %s", got, pending.Purchase)
+	}
+	for _, other := range [][3]string{{"GET", s.url + "/a", "x"}, {"POST", s.url + "/b", "x"}, {"POST", s.url + "/a", "y"}, {"POST", s.url + "/a?q", "x"}} {
+		if got := find(p, other[0], other[1], other[2]); got != "" {
+			t.Errorf("%v: found %s", other, got)
+		}
+	}
+	if other := s.payer(t, inFile(path), clock, func(c *Config) { c.Key = otherKey }); find(other, "POST", s.url+"/a", "x") != "" {
+		t.Error("found another account's")
+	}
+	now = noon.Add(time.Minute + chainSlack + time.Second)
+	if got := find(p, "POST", s.url+"/a", "x"); got != "" {
+		t.Errorf("found %s, which the chain never saw", got)
 	}
 }
 

@@ -234,6 +234,7 @@ func (o option) expired(now time.Time) bool {
 }
 
 // sameResource reports whether a 402 is about the URL that was asked for. A path alone is taken as one of the same seller.
+// Stock sellers leave the query out, and behind a proxy that speaks TLS for them they believe to be asked without it.
 func sameResource(announced string, asked *url.URL) bool {
 	if announced == "" {
 		return true
@@ -242,8 +243,13 @@ func sameResource(announced string, asked *url.URL) bool {
 	if err != nil || u.User != nil {
 		return false
 	}
+	if strings.EqualFold(u.Scheme, "http") && strings.EqualFold(asked.Scheme, "https") {
+		c := *u
+		c.Scheme = asked.Scheme
+		u = &c
+	}
 	return strings.EqualFold(u.Scheme, asked.Scheme) && strings.EqualFold(hostPort(u), hostPort(asked)) &&
-		pathOf(u) == pathOf(asked) && u.RawQuery == asked.RawQuery
+		pathOf(u) == pathOf(asked) && (u.RawQuery == "" || u.RawQuery == asked.RawQuery)
 }
 
 func hostPort(u *url.URL) string {

@@ -370,6 +370,36 @@ func TestOffersThatAreNotPaid(t *testing.T) {
 	}
 }
 
+func TestWhatA402IsAbout(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		announced, asked string
+		same             bool
+	}{
+		{"https://a.example/x?q=1", "https://a.example/x?q=1", true},
+		{"", "https://a.example/x", true},
+		{"/x?q=1", "https://a.example/x?q=1", true},
+		{"https://a.example/x", "https://a.example/x?q=1", true}, // as stock sellers of version 1 write it
+		{"http://a.example/x", "https://a.example/x", true},      // behind a proxy
+		{"https://A.example:443/x", "https://a.example/x", true},
+		{"https://a.example", "https://a.example/", true},
+		{"https://a.example/x", "http://a.example/x", false},
+		{"https://a.example/x?q=2", "https://a.example/x?q=1", false},
+		{"https://a.example/x?q=1", "https://a.example/x", false},
+		{"https://a.example/y", "https://a.example/x", false},
+		{"https://b.example/x", "https://a.example/x", false},
+		{"https://a.example:444/x", "https://a.example/x", false},
+		{"https://me@a.example/x", "https://a.example/x", false},
+		{"mcp://tool/x", "https://a.example/x", false},
+		{"https://a.example/X", "https://a.example/x", false},
+		{"://", "https://a.example/x", false},
+	} {
+		if got := sameResource(test.announced, mustURL(test.asked)); got != test.same {
+			t.Errorf("%s for %s: %v", test.announced, test.asked, got)
+		}
+	}
+}
+
 // A 402 that shows one price and asks for another in its header is not paid at either.
 func TestHeaderAndBodyThatDiffer(t *testing.T) {
 	t.Parallel()

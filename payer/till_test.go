@@ -425,3 +425,54 @@ func pendingOf(err error) *PendingError {
 }
 
 type rawJSON = json.RawMessage
+
+// approving is a wallet that can also sign approvals, honestly or not.
+type approving struct {
+	*ledgerChain
+	spoil bool
+	asked evm.Address
+}
+
+func (w *approving) Approval(ctx context.Context, chainID uint64, token evm.Address) ([]byte, error) {
+	w.asked = token
+	if w.spoil {
+		token = otherKey.Address()
+	}
+	data := evm.EncodeCall(evm.Selector("approve(address,uint256)"), evm.WordArg(exact.Permit2Address.Word()), evm.WordArg(money.MaxAmount().Word()))
+	body := [][]byte{number(chainID), number(0), number(1), number(2), number(70_000), token[:], nil, data}
+	unsigned := append([]byte{2}, rlpList(append(rlpItems(body), 0xc0))...)
+	sig, err := buyerKey.Sign(ctx, evm.Keccak256(unsigned))
+	if err != nil {
+		return nil, err
+	}
+	signed := append(rlpItems(body), 0xc0)
+	signed = append(signed, rlpItems([][]byte{number(uint64(sig[64] - 27)), bytes.TrimLeft(sig[:32], "\x00"), bytes.TrimLeft(sig[32:64], "\x00")})...)
+	return append([]byte{2}, rlpList(signed)...), nil
+}
+
+// number is a number as RLP has it: big-endian, without leading zeros.
+func number(n uint64) []byte {
+	w := evm.WordUint64(n)
+	return bytes.TrimLeft(w[:], "\x00")
+}
+
+func rlpItems(items [][]byte) (out []byte) {
+	for _, b := range items {
+		if len(b) == 1 && b[0] < 0x80 {
+			out = append(out, b[0])
+			continue
+		}
+		out = append(append(out, rlpHead(0x80, len(b))...), b...)
+	}
+	return out
+}
+
+func rlpList(content []byte) []byte { return append(rlpHead(0xc0, len(content)), content...) }
+
+func rlpHead(kind byte, size int) []byte {
+	if size < 56 {
+		return []byte{kind + byte(size)}
+	}
+	n := number(uint64(size))
+	return append([]byte{kind + 55 + byte(len(n))}, n...)
+}
