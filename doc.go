@@ -12,6 +12,8 @@
 //   - way to pay: exact, guarantee and so on; "scheme" only beside the wire.
 //   - guarantee: a payer's signed promise, backed by collateral. certificate: the clearing house's signature on it.
 //     note: the payee's signature that lowers what a guarantee pays; void is a note for nothing.
+//   - authorization: a payer's signature over one transfer of a token, which anybody, or whom it names, may carry out.
+//     move: the call that carries it out. proven: the receipt shows the transfer.
 //   - reserve: make a payment durably one purchase's. charge: what a purchase costs in the end. void and refund: undo
 //     before and after the charge. job: work that goes on after a 202, charged or void later by its purchase's id.
 //   - bundle: units bought ahead by one payment. draw: a request takes units from it. credit: what a seller owes a payer,
