@@ -160,6 +160,11 @@ func TestNodeWords(t *testing.T) {
 		"gas required exceeds allowance (16777216)":           errTooMuchGas,
 		"transaction gas limit too high (cap: 1, tx: 2)":      errInvalid,
 		"execution reverted":                                  &RevertError{},
+		"out of gas":                                          &RevertError{},
+		"EVM error: OutOfGas":                                 &RevertError{},
+		"EVM error InvalidFEOpcode":                           &RevertError{},
+		"invalid opcode: INVALID":                             &RevertError{},
+		"stack underflow (0 <=> 2)":                           &RevertError{},
 		"insufficient funds for gas * price + value: have 0 ": nil,
 	} {
 		client := fakeNode(t, map[string]string{"eth_sendRawTransaction": `"error":{"code":-32000,"message":"` + words + `"}`})
