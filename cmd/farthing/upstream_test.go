@@ -32,6 +32,7 @@ func openUpstream(listen string) (*upstream, error) {
 	mux.HandleFunc("GET /quote/{symbol}", func(w http.ResponseWriter, r *http.Request) {
 		answerJSON(w, map[string]any{"symbol": r.PathValue("symbol"), "price": 12.5})
 	})
+	mux.HandleFunc("GET /feed/{topic}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "news of", r.PathValue("topic")) })
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
 	mux.HandleFunc("GET /records", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Record-Count", r.URL.Query().Get("n"))
