@@ -1,7 +1,9 @@
 package signals
 
 import (
+	"math"
 	"math/big"
+	"math/bits"
 
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
@@ -64,7 +66,19 @@ func (f Fees) dollars(gas uint64, data *big.Rat) Dollars {
 // Use is the gas of a transaction and the bytes of it that a rollup publishes.
 type Use struct{ Gas, Bytes uint64 }
 
-func (u Use) plus(v Use, times uint64) Use { return Use{u.Gas + times*v.Gas, u.Bytes + times*v.Bytes} }
+// plus is u and so many times v, at most 2^64 − 1 of either.
+func (u Use) plus(v Use, times uint64) Use {
+	return Use{sum(u.Gas, v.Gas, times), sum(u.Bytes, v.Bytes, times)}
+}
+
+func sum(a, b, times uint64) uint64 {
+	high, low := bits.Mul64(b, times)
+	all, carry := bits.Add64(a, low, 0)
+	if high != 0 || carry != 0 {
+		return math.MaxUint64
+	}
+	return all
+}
 
 // Gas is what the ways to pay need of a chain.
 type Gas struct {

@@ -1,6 +1,7 @@
 package signals
 
 import (
+	"math"
 	"math/big"
 	"strings"
 	"testing"
@@ -261,6 +262,21 @@ func TestATokenWithoutSignedTransfersCostsMore(t *testing.T) {
 	}
 	if got := GasOf(network.Token{}); got.Transfer != DefaultGas.Upto || got.Batched.Gas != DefaultGas.Batched.Gas+15_000 || got.Upto != DefaultGas.Upto || got.Debtor != DefaultGas.Debtor {
 		t.Errorf("without: %+v", got)
+	}
+}
+
+// Numbers that no chain can hold come out as too dear, never as cheap.
+func TestGasDoesNotWrap(t *testing.T) {
+	t.Parallel()
+	s := shop(t)
+	s.Batch, s.Cycle = math.MaxUint64, Cycle{Calls: 1, Buyers: math.MaxUint64}
+	for _, way := range []Way{Batch, Guarantee} {
+		if l := s.Line(way, false); way == Guarantee && l.Fee.Cmp(dollars(t, "$1000000")) < 0 || l.Fee.Sign() <= 0 {
+			t.Errorf("%s: %v", way, l.Fee)
+		}
+	}
+	if got := (Use{1, 1}).plus(Use{1, math.MaxUint64}, math.MaxUint64); got != (Use{math.MaxUint64, math.MaxUint64}) {
+		t.Errorf("%+v", got)
 	}
 }
 

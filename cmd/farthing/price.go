@@ -84,6 +84,9 @@ func (c *priceCmd) Run(r *run) error {
 	if c.Price == "" && c.Config == "" {
 		return misuse("what does a call cost?").hint("farthing price '$0.0005', or --config gate.yaml")
 	}
+	if err := c.bounds(); err != nil {
+		return err
+	}
 	t, err := c.tariff(r, file)
 	if err != nil {
 		return err
@@ -219,15 +222,39 @@ func typicalNumber(m signals.Measure) string {
 // periods are the times that calls are counted over; a month has 30 days.
 var periods = map[string]time.Duration{"hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour, "month": 30 * 24 * time.Hour}
 
+const (
+	// callsMax bounds calls in a time: it is more than a clearing house admits in a year.
+	callsMax = 1 << 40
+	// transactionGasMax is the gas that one transaction may use (EIP-7825).
+	transactionGasMax = 1 << 24
+	// batchMax is how many payments a transaction of that gas settles.
+	batchMax = 300
+	// bundleMax bounds what is bought at once.
+	bundleMax = 1_000_000
+)
+
+// bounds refuses numbers that no chain or shop has.
+func (c *priceCmd) bounds() error {
+	for _, b := range []struct {
+		flag     string
+		got, max uint64
+	}{{"--batch", c.Batch, batchMax}, {"--bundle", c.Bundle, bundleMax}, {"--transfer-gas", c.TransferGas, transactionGasMax}} {
+		if b.got > b.max {
+			return misuse("%s %d: at most %s", b.flag, b.got, thousands(b.max))
+		}
+	}
+	return nil
+}
+
 // cycle is the seller's part in one cycle of a clearing house.
 func (c *priceCmd) cycle() (signals.Cycle, error) {
 	many, over, _ := strings.Cut(c.Calls, "/")
 	period, ok := periods[strings.TrimSpace(cmp.Or(over, "month"))]
-	n, err := strconv.ParseUint(strings.TrimSpace(many), 10, 40)
-	if err != nil || !ok || n == 0 {
+	n, err := strconv.ParseUint(strings.TrimSpace(many), 10, 64)
+	if err != nil || !ok || n == 0 || n > callsMax {
 		return signals.Cycle{}, misuse("--calls %s: want a number and a time", c.Calls).hint("--calls 200000/month; hour, day, week and month are known")
 	}
-	if c.Cycle < time.Second || c.Cycle > periods["month"] || c.PerBuyer == 0 {
+	if c.Cycle < time.Second || c.Cycle > periods["month"] || c.PerBuyer == 0 || c.PerBuyer > callsMax {
 		return signals.Cycle{}, misuse("--cycle and --per-buyer: want a time of up to 720h, and a number from 1")
 	}
 	calls := max(n*uint64(c.Cycle/time.Second)/uint64(period/time.Second), 1) // 2^40 calls × 2^22 seconds
@@ -265,6 +292,11 @@ func (c *priceCmd) sale(s signals.Sale, on network.Chain, route, text string, bu
 	token, err := paidIn(p, on)
 	if err != nil {
 		return priced{}, err
+	}
+	if token.Symbol != "" {
+		if _, err := p.For(token.Asset()); err != nil {
+			return priced{}, err
+		}
 	}
 	if s.Gas = signals.GasOf(token); c.TransferGas > 0 {
 		s.Gas.Transfer.Gas = c.TransferGas
@@ -370,7 +402,10 @@ func advise(p priced, t tariff) (a advice) {
 		least := s.Line(signals.Guarantee, false)
 		a.Text = "nothing leaves " + s.Margin.Percent() + " at this price"
 		if least.Viable {
-			a.Text += "; ask " + least.Minimum.Up() + " or more, or lower your cost of " + least.Cost.Up()
+			a.Text += "; ask " + least.Minimum.Up() + " or more"
+			if least.Cost.Sign() > 0 {
+				a.Text += ", or lower your cost of " + least.Cost.Up()
+			}
 		}
 		return a
 	}
@@ -427,8 +462,8 @@ func title(l signals.Line, cycle time.Duration) string {
 func (p priceReport) table(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	what := p.Text
-	if at := p.Sale.Price.String(); at != p.Text {
-		what += ", " + at + " for a typical call"
+	if strings.Contains(p.Text, " per ") {
+		what += ", " + p.Sale.Price.String() + " for a typical call"
 	}
 	if p.Route != "" {
 		what = p.Route + "  " + what
