@@ -154,7 +154,7 @@ func losses(offers []offer, c costing, tariffs map[string]tariff) ([]loss, error
 		if way != signals.Guarantee && o.Bundle > 1 {
 			way = signals.Bundle
 		}
-		line := s.Line(way, c.Sponsored)
+		line := s.Line(way, c.Sponsored && way != signals.Guarantee)
 		if !line.Loses() {
 			continue
 		}

@@ -65,6 +65,7 @@ func TestOffersThatLose(t *testing.T) {
 		"upto for a typical call that covers it": {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{Units: signals.Usage{{Kind: money.Token}: signals.RatioOf(800, 1)}}, "", ""},
 		"upto for one token":                     {offer{Price: mustPrice(t, "$0.00001 per token"), Way: signals.Upto}, costing{}, "GET /quote: upto costs $0.0012 a call, price $0.00001", "minimum: $0.0012"},
 		"a guarantee of a hundredth of a cent":   {offer{Price: mustPrice(t, "$0.0001"), Way: signals.Guarantee}, costing{}, "", ""},
+		"a facilitator pays for no guarantee":    {offer{Price: mustPrice(t, "$0.000001"), Way: signals.Guarantee}, costing{Sponsored: true}, "GET /quote: guarantee costs $0.0000023 a call, price $0.000001", "price: $0.0000023 or more"},
 		"a guarantee of one unit":                {offer{Price: mustPrice(t, "$0.000001"), Way: signals.Guarantee}, costing{}, "GET /quote: guarantee costs $0.0000023 a call, price $0.000001", "price: $0.0000023 or more"},
 		"upto in a bundle that is large enough":  {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto, Bundle: 100}, costing{}, "", ""},
 		"upto in a bundle of two":                {offer{Price: mustPrice(t, "$0.0005"), Way: signals.Upto, Bundle: 2}, costing{}, "GET /quote: upto in bundles of 2 costs $0.00058 a call, price $0.0005", "bundle: 200 calls"},
