@@ -61,7 +61,8 @@ func (pw *Paywall) Purchase(ctx context.Context, id string) (purchase.Purchase, 
 	case err != nil:
 		return p, bookDown(err)
 	case !ok:
-		return p, x402.Errorf("not_found", "no purchase %s in this book", clip(id))
+		return p, x402.Errorf("not_found", "no purchase %s in this book", clip(id)).
+			WithHint("ids stand in the gate's lines and in receipts; --book names another book")
 	}
 	return p, nil
 }

@@ -25,10 +25,15 @@ const (
 // then, until [Paywall.Close].
 func (pw *Paywall) work(ctx context.Context) {
 	defer close(pw.done)
-	for {
-		if err := pw.tidy(ctx); err != nil && ctx.Err() == nil {
-			pw.log.Warn("housework is left for later", "error", err)
+	for said := ""; ; {
+		text := ""
+		if err := pw.tidy(ctx); err != nil {
+			text = err.Error()
 		}
+		if text != said && text != "" && ctx.Err() == nil {
+			pw.log.Warn("housework is left for later", "error", text)
+		}
+		said = text
 		pause := time.NewTimer(housework)
 		select {
 		case <-pw.wake:

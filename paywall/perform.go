@@ -173,6 +173,9 @@ func (v *visit) conclude(ctx context.Context, a *agreement, rec *recorder, p pur
 		}
 		return refusal
 	}
+	if p.DrawsOnly() {
+		v.event.Way = "bundle"
+	}
 	v.event.Kind, v.event.Code, v.event.Status, v.event.Charged = Paid, p.Outcome, rec.status, p.Charged
 	switch {
 	case meant == purchase.Void && p.State != purchase.Committed:

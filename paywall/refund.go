@@ -70,7 +70,7 @@ func (pw *Paywall) Refund(ctx context.Context, id string, how Return) (purchase.
 	return pw.giveNow(ctx, p, r)
 }
 
-// Refunding goes on with the refund of a purchase, and returns it as it stands.
+// Refunding goes on with the refund of a purchase, and returns it as it stands. The error is why that is not possible now.
 func (pw *Paywall) Refunding(ctx context.Context, id string) (purchase.Refund, error) {
 	p, err := pw.Purchase(ctx, id)
 	if err != nil {
@@ -83,7 +83,10 @@ func (pw *Paywall) Refunding(ctx context.Context, id string) (purchase.Refund, e
 	case !ok:
 		return r, x402.Errorf("not_found", "purchase %s has no refund", p.ID)
 	}
-	return pw.giveNow(ctx, p, r)
+	if r.State != purchase.Queued {
+		return r, nil
+	}
+	return pw.give(ctx, p, r)
 }
 
 // refundOf decides what is given back for a purchase that was charged.

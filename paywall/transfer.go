@@ -81,10 +81,10 @@ func (ts *transfers) way(scheme string) *transfer {
 type abilities struct {
 	x402.Facilitator
 
-	mu     sync.Mutex // held while it is asked
-	asked  time.Time  // guarded by mu
-	failed error      // guarded by mu
-	list   *x402.Supported
+	mu     sync.Mutex      // held while it is asked
+	asked  time.Time       // guarded by mu
+	failed error           // guarded by mu
+	list   *x402.Supported // guarded by mu
 }
 
 // now returns the list, asking for it if what is known is old. An old list is better than none.
@@ -105,11 +105,23 @@ func (f *abilities) now(ctx context.Context, at time.Time) (x402.Supported, erro
 	f.asked, f.failed = at, err
 	if err == nil {
 		f.list = &list
+		if c, ok := f.Facilitator.(*x402.Client); ok && c.Dialect != list.Dialect() {
+			speaking := *c // it is asked in the words in which it answers
+			speaking.Dialect = list.Dialect()
+			f.Facilitator = &speaking
+		}
 	}
 	if f.list == nil {
 		return x402.Supported{}, err
 	}
 	return *f.list, nil
+}
+
+// who returns the facilitator to ask.
+func (f *abilities) who() x402.Facilitator {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Facilitator
 }
 
 // known returns the list without asking.
@@ -154,10 +166,10 @@ func (w *transfer) facilitator(ctx context.Context, caip2 string) (x402.Facilita
 			continue
 		}
 		if kind, ok := list.Find(2, w.called, caip2); ok {
-			return f, kind, nil
+			return f.who(), kind, nil
 		}
 		if kind, ok := list.Find(1, w.called, caip2); ok {
-			return f, kind, nil
+			return f.who(), kind, nil
 		}
 	}
 	if len(errs) > 0 {

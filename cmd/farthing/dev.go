@@ -288,23 +288,28 @@ func (r *run) fund(v *venue, key *evm.PrivateKey) error {
 	if !r.cli.Dev || r.cli.DryRun {
 		return nil
 	}
+	if err := r.fundGas(v.Client, key.Address()); err != nil {
+		return err
+	}
 	return r.withDevLock(func(string, *devState) error { // one process at a time uses the faucet's nonces
-		gas, err := v.Client.Balance(r.ctx, key.Address())
-		if err != nil {
-			return err
-		}
 		held, err := v.Client.TokenBalance(r.ctx, v.Token.Address, key.Address())
 		if err != nil {
 			return err
 		}
-		var calls []evm.Call
-		if gas.Less(money.Units(500_000_000_000_000_000)) {
-			calls = append(calls, evm.Call{To: key.Address(), Value: ethers(1).Word()})
-		}
 		if held.Less(money.Units(50_000_000)) {
-			calls = append(calls, chain.Mint(v.Token.Address, key.Address(), money.Units(100_000_000)))
+			_, err = r.sendAll(v.Client, devFaucet(), 0, chain.Mint(v.Token.Address, key.Address(), money.Units(100_000_000)))
 		}
-		_, err = r.sendAll(v.Client, devFaucet(), 0, calls...)
+		return err
+	})
+}
+
+// fundGas gives a development account one ether if it has less than half of that.
+func (r *run) fundGas(client *chain.Client, account evm.Address) error {
+	return r.withDevLock(func(string, *devState) error {
+		gas, err := client.Balance(r.ctx, account)
+		if err == nil && gas.Less(money.Units(500_000_000_000_000_000)) {
+			_, err = r.sendAll(client, devFaucet(), 0, evm.Call{To: account, Value: ethers(1).Word()})
+		}
 		return err
 	})
 }

@@ -25,6 +25,7 @@ func (refundCmd) Help() string {
 }
 
 func (c *refundCmd) Run(r *run) error {
+	c.pays = true
 	s, p, err := c.find(r, c.Purchase)
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func (c *refundCmd) Run(r *run) error {
 	case purchase.Failed:
 		return fail("refund_refused", "%s of purchase %s did not get back to %s: %s", what, p.ID, p.Payer, refund.Reason)
 	case purchase.Queued:
-		r.say("note     it is under way; the gate goes on with it, and so does this command when it is run again")
+		r.say("note     it is written down and not through; the gate goes on with it, and so does this command when it is run again")
 	}
 	return r.emit(result, "refunded %s of purchase %s to %s by %s (%s)\n", what, p.ID, p.Payer.Short(), refund.Kind, refund.State)
 }
@@ -84,9 +85,12 @@ func (c *refundCmd) wait(r *run, s *counter, refund purchase.Refund) (purchase.R
 		case <-time.After(500 * time.Millisecond):
 		}
 		var err error
-		if refund, err = s.Paywall.Refunding(r.ctx, refund.Purchase); err != nil {
-			return refund, err
+		next, err := s.Paywall.Refunding(r.ctx, refund.Purchase)
+		if err != nil {
+			r.say("note     %v", err)
+			return refund, nil
 		}
+		refund = next
 	}
 	return refund, nil
 }

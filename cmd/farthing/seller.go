@@ -25,6 +25,7 @@ type sellerFlags struct {
 	Book          string   `help:"SQLite file of purchases; default gate.db in farthing's folder." placeholder:"FILE"`
 	BaseURL       string   `name:"base-url" help:"Origin under which buyers reach the gate, if something stands in front of it." placeholder:"URL"`
 	PayTo         string   `help:"Address that is paid; default the key's." placeholder:"0x…"`
+	pays          bool     // money is to be sent from the payee's key
 	Shared        bool     `help:"Other gates use the same book: what they serve is not taken for lost."`
 }
 
@@ -140,6 +141,11 @@ func (c *sellerFlags) open(r *run, file gateFile) (_ *counter, err error) {
 			return nil, err
 		}
 		s.closers = append(s.closers, w.Close)
+		if c.pays && r.cli.Dev && !r.cli.DryRun {
+			if err := r.fundGas(w.client, key.Address()); err != nil {
+				return nil, err
+			}
+		}
 		config.Witness = w
 		if key != nil {
 			config.Cashier = w

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
@@ -115,6 +116,9 @@ func (w *window) Pay(ctx context.Context, id, on string, token, to evm.Address, 
 		return evm.Hash{}, false, err
 	}
 	if err := w.sender.Step(ctx, w.now()); err != nil {
+		if gas, asked := w.client.Balance(ctx, w.sender.Address()); asked == nil && gas.IsZero() {
+			return evm.Hash{}, false, fmt.Errorf("%s pays the gas of this refund, and holds no %s", w.sender.Address(), w.on.Native)
+		}
 		return evm.Hash{}, false, err
 	}
 	sent, err := w.outbox.Find(ctx, id)
