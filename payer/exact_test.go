@@ -662,6 +662,57 @@ func TestResumeAtAStockSeller(t *testing.T) {
 	}
 }
 
+// One that takes a transfer which it has settled for one that fails is not believed that nothing was charged.
+func TestAStockSellerThatForgot(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name            string
+		settled, wallet bool
+		reason, code    string
+		state           State
+		left            string
+	}{
+		{"settled, seen on the chain", true, true, "invalid_exact_evm_transaction_failed", "invalid_exact_evm_transaction_failed", Charged, "$0.9995"},
+		{"settled, and nobody looks", true, false, "invalid_exact_evm_transaction_failed", "settlement_pending", Sent, "$0.9995"},
+		{"not settled, and may still be", false, true, "invalid_exact_evm_transaction_failed", "settlement_pending", Sent, "$0.9995"},
+		{"not settled, in its own words", false, true, "no", "settlement_pending", Sent, "$0.9995"},
+		{"ended, by a seller that keeps purchases", false, true, "payment_void", "payment_void", Void, "$1.00"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := &till{}
+			s.answer = func(w writer, r *request, got paid) bool {
+				if got.try > 0 {
+					s.demand(w, r, test.reason)
+					return true
+				}
+				if test.settled {
+					if _, err := s.chain.settle(got.auth, got.auth.Amount); err != nil {
+						t.Error(err)
+					}
+				}
+				hangUp(t, w)
+				return true
+			}
+			s.start(t)
+			p := s.payer(t, func(c *Config) {
+				if !test.wallet {
+					c.Wallet = nil
+				}
+			})
+			_, _, err := get(p, s.url)
+			list, _ := p.Receipts()
+			want := 1
+			if test.code == "payment_void" {
+				want = 2 // it is bought anew, once, and lost again
+			}
+			if transfers, _ := s.signed(); code(err) != test.code || len(list) != want || list[0].State != test.state || transfers != want || today(t, p) != test.left {
+				t.Errorf("%v, %+v, %d signed, %s left", err, list, transfers, today(t, p))
+			}
+		})
+	}
+}
+
 // A seller that changes its price, its payee or its token between the 402 and the payment gets what the 402 asked for, and
 // a second 402 that asks for more is not paid.
 func TestTheSecond402AsksForMore(t *testing.T) {

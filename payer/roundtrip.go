@@ -416,17 +416,18 @@ type outcome struct {
 	said *x402.Error    // the reason in an answer that refuses; its body is in memory then
 	err  error          // no answer
 	left bool           // the payment may have left the process
+	lost bool           // it may have arrived before, and no answer to that came back
 }
 
 // present sends a payment, and again if its answer is lost or says to ask again.
 func (p *Payer) present(ctx context.Context, r row, request func() *http.Request) (out outcome) {
 	for attempt := 0; ; attempt++ {
-		left := out.left
+		left, lost := out.left, out.lost || out.left && out.err != nil
 		if ctx.Err() != nil && attempt == 0 {
 			return outcome{err: ctx.Err()}
 		}
 		out = p.once(request())
-		out.left = out.left || left
+		out.left, out.lost = out.left || left, out.lost || lost
 		if attempt == len(backoffs) || !out.again() {
 			return out
 		}
@@ -444,15 +445,15 @@ func (p *Payer) present(ctx context.Context, r row, request func() *http.Request
 func (p *Payer) once(req *http.Request) (out outcome) {
 	// An error of dialing does not say that nothing left: net/http sends a request again, over a new connection, that an
 	// old one lost, and then tells of the new one only.
-	var connected atomic.Bool
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	var connected atomic.Int32
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Add(1) }}
 	resp, err := p.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err != nil {
 		var op *net.OpError
 		dialing := errors.As(err, &op) && op.Op == "dial"
-		return outcome{err: err, left: !dialing || connected.Load()}
+		return outcome{err: err, left: !dialing || connected.Load() > 0}
 	}
-	out = outcome{resp: resp, left: true}
+	out = outcome{resp: resp, left: true, lost: connected.Load() > 1}
 	if resp.StatusCode < 400 {
 		return out
 	}
@@ -548,6 +549,9 @@ var unaffordable = map[string]bool{
 	"invalid_exact_evm_insufficient_balance": true, "permit2_allowance_required": true,
 }
 
+// ended are the codes of a seller that keeps purchases: it knows what became of this one.
+var ended = map[string]bool{"payment_void": true, "quote_expired": true, "handler_failed": true, "not_charged": true, "buyer_gone": true, "interrupted": true}
+
 // spent are the codes that say that this very payment was made before: a lost answer is what it bought.
 var spent = map[string]bool{"payment_used": true, "duplicate_settlement": true, "invalid_exact_evm_nonce_already_used": true}
 
@@ -568,6 +572,14 @@ func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response,
 		return nil, stop, &PendingError{Purchase: r.ID, URL: r.URL, Transaction: out.transaction(), Err: out.why()}
 	case out.said == nil:
 		return p.served(req, r, out.resp), stop, nil
+	case out.lost && r.Transfer != "" && r.State == Sent && !ended[out.said.Code] && !spent[out.said.Code]:
+		// A stock seller takes a transfer that it has settled already for one that fails. Only the chain knows.
+		if changed, err := p.recheck(ctx, &r); err == nil && changed && r.State == Charged {
+			return nil, stop, &NeedError{p.refusedNeed(r, out.said, terms{})}
+		}
+		r.Code = out.said.Code
+		p.write(r)
+		return nil, stop, &PendingError{Purchase: r.ID, URL: r.URL, Transaction: out.transaction(), Err: out.said}
 	}
 
 	// The seller refuses. Its word, and its note if there is one, decide what counts as spent; where they are, the chain.
@@ -723,6 +735,7 @@ func (p *Payer) Resume(ctx context.Context, id string) (*http.Response, error) {
 			WithHint("ask again; a new payment is safe")
 	}
 	out := p.present(ctx, r, requestOf(req, r, r.Body))
+	out.lost = true
 	if out.err != nil {
 		out.left = true // the first time it may have
 	}

@@ -138,7 +138,9 @@ func (r *row) told(receipt x402.SettleResponse, now time.Time) {
 	}
 	if said && t.ID != r.ID && r.State == Charged && r.Charged.IsZero() {
 		// Another purchase bought a bundle at the same time: this one drew from it, and its transfer is not taken.
-		r.Draw, r.Bundle = t.ID, nil
+		if r.Bundle = nil; purchase.ValidID(t.ID) {
+			r.Draw = t.ID
+		}
 		return
 	}
 	b := *r.Bundle
@@ -178,7 +180,7 @@ func (h *held) used() (n uint64) {
 // left is our own count of what is left. Of units that only the seller can measure it is the least that it said.
 func (h *held) left() uint64 {
 	b := h.row.Bundle
-	if b == nil || b.Closed || h.row.State != Charged {
+	if b == nil || b.Closed || h.row.State != Charged || h.row.Charged.IsZero() {
 		return 0
 	}
 	if b.Unit != "" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/payer"
 	"github.com/farthing402/farthing/x402"
 )
@@ -137,13 +138,39 @@ func (c *getCmd) ask(r *run, ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	all, err := r.networks()
+	if err != nil {
+		return err
+	}
 	for _, way := range terms.Accepts {
-		if err := r.emit(way, "would sign at most %s units of %s on %s for %s, by %s (%s, %s)\n", way.Amount, way.Asset, way.Network, way.PayTo, way.Scheme,
-			way.ExtraString("price"), way.ExtraString("completion")); err != nil {
+		if err := r.emit(way, "would sign at most %s\n", wouldSign(all, way)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// wouldSign says what an offer asks for: as money where the token is known.
+func wouldSign(all network.Registry, way x402.Requirements) string {
+	sum, where := fmt.Sprintf("%s units of %s", way.Amount, way.Asset), way.Network
+	if chain, err := all.Lookup(way.Network); err == nil {
+		where = chain.Name
+		token, unknown := chain.Token(way.Asset)
+		if amount, err := money.ParseAmount(way.Amount); err == nil && unknown == nil {
+			sum = money.Format(amount, token.Decimals, token.Symbol)
+		}
+	}
+	text := fmt.Sprintf("%s on %s for %s, by %s", sum, where, way.PayTo, way.Scheme)
+	var terms []string
+	for _, name := range []string{"price", "completion", "refund"} {
+		if said := way.ExtraString(name); said != "" {
+			terms = append(terms, said)
+		}
+	}
+	if len(terms) > 0 {
+		text += " (" + strings.Join(terms, ", ") + ")"
+	}
+	return text
 }
 
 // lost explains an error that carries none of our codes: then nothing was signed.
