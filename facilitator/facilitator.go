@@ -351,7 +351,13 @@ func reasonOf(err error) string {
 func (f *Facilitator) Supported(context.Context) (x402.Supported, error) { return f.listed, nil }
 
 func (f *Facilitator) supported() x402.Supported {
-	s := x402.Supported{Extensions: []string{exact.PermitExtension, exact.ApprovalExtension}, Signers: map[string][]string{}}
+	s := x402.Supported{Signers: map[string][]string{}}
+	if slices.ContainsFunc(f.Networks, func(n *Network) bool { return n.permit2 }) {
+		s.Extensions = append(s.Extensions, exact.PermitExtension)
+	}
+	if slices.ContainsFunc(f.Networks, func(n *Network) bool { return n.permit2 && n.verifier.Approvals }) {
+		s.Extensions = append(s.Extensions, exact.ApprovalExtension)
+	}
 	if f.Catalogue != nil {
 		s.Extensions = append(s.Extensions, x402.BazaarKey)
 	}

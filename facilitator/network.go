@@ -20,6 +20,7 @@ import (
 type Node interface {
 	desk.Chain
 	ChainID() uint64
+	Balance(ctx context.Context, account evm.Address) (money.Amount, error)
 }
 
 // NetworkConfig says how payments on one chain are taken. Chain, Node, Book and Lanes must be set.
@@ -32,6 +33,10 @@ type NetworkConfig struct {
 
 	// Factories may deploy contract accounts that sign before they exist (ERC-6492), at the lanes' cost.
 	Factories []evm.Address
+
+	// SponsorMax is the most, in wei, that a payer is given for the gas of its own approval of Permit2, which is then broadcast
+	// for it (erc20ApprovalGasSponsoring). Zero: such approvals are not taken. The payer keeps what its transaction leaves.
+	SponsorMax money.Amount
 
 	// Offline verifies without asking the chain: no contract accounts, no balances, no nonces. Settling still does.
 	Offline bool
@@ -142,7 +147,7 @@ func Open(ctx context.Context, c NetworkConfig) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.verifier = &exact.Verifier{Chain: c.Node, Factories: c.Factories, Signers: n.desk.Lanes(), Approvals: true, Simulate: true}
+	n.verifier = &exact.Verifier{Chain: c.Node, Factories: c.Factories, Signers: n.desk.Lanes(), Approvals: !c.SponsorMax.IsZero(), Simulate: true}
 	if c.Offline {
 		n.offline = &exact.Verifier{Signers: n.desk.Lanes()}
 	}
@@ -257,11 +262,54 @@ func (n *Network) steps(ctx context.Context, before []exact.Step) (steps []desk.
 		if err != nil {
 			return nil, err
 		}
-		if needed {
+		if !needed {
+			continue
+		}
+		if b.Raw != nil {
+			gift, err := n.gift(ctx, b)
+			if err != nil {
+				return nil, err
+			}
+			if !gift.IsZero() {
+				steps = append(steps, desk.Step{To: b.Account, Value: gift, Gas: giftGas, Code: b.Failure})
+			}
+			steps = append(steps, desk.Step{Raw: b.Raw, Code: b.Failure})
+		} else {
 			steps = append(steps, desk.Step{To: b.To, Data: b.Data, Raw: b.Raw, Gas: stepGas, Code: b.Failure})
 		}
 	}
 	return steps, nil
+}
+
+const (
+	giftGas     = 60_000  // of giving a payer coin: an account with code may do something when it gets some
+	approvalGas = 150_000 // that a payer's approval may ask for; the published clients ask for 70,000
+)
+
+// gift is what a payer lacks for the gas of its approval, in wei.
+func (n *Network) gift(ctx context.Context, b exact.Step) (money.Amount, error) {
+	tx, err := evm.ParseTransaction(b.Raw)
+	if err != nil {
+		return money.Amount{}, x402.Errorf("erc20_approval_tx_parse_failed", "approval: %w", err)
+	}
+	value, err := money.AmountFromBytes(tx.Value[:])
+	if err != nil {
+		return money.Amount{}, err
+	}
+	need, _ := money.Units(tx.Gas).Mul(money.Units(tx.FeeWei)) // two of 64 bits fit
+	need, ok := need.Add(value)
+	if !ok || tx.Gas > approvalGas || n.c.SponsorMax.Less(need) {
+		return money.Amount{}, x402.Errorf(b.Failure, "its transaction may cost %s wei for %d gas; at most %s wei and %d gas are paid for", need, tx.Gas, n.c.SponsorMax, approvalGas)
+	}
+	has, err := n.c.Node.Balance(ctx, b.Account)
+	if err != nil {
+		return money.Amount{}, err
+	}
+	lacks, poor := need.Sub(has)
+	if !poor {
+		return money.Amount{}, nil
+	}
+	return lacks, nil
 }
 
 // remember keeps what a settlement was asked with while it is open.

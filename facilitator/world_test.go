@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -17,8 +18,6 @@ import (
 	"github.com/farthing402/farthing/evm/devchain"
 	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/facilitator"
-	"github.com/farthing402/farthing/facilitator/desk"
-	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/store"
 	"github.com/farthing402/farthing/x402"
@@ -220,13 +219,7 @@ func (w *world) send(key *evm.PrivateKey, calls ...evm.Call) {
 	sender := chain.NewSender(w.client, outbox, key, chain.Policy{})
 	for i, call := range calls {
 		call.ID, call.From = fmt.Sprint(i), key.Address()
-		if _, err := sender.SendAndWait(w.Context(), call, chain.Every(10*time.Millisecond)); err == nil {
-			continue
-		}
-		if err := outbox.Enqueue(w.Context(), call); err != nil {
-			w.Fatal(err)
-		}
-		if _, err := sender.Wait(w.Context(), call.ID, chain.Every(10*time.Millisecond)); err != nil {
+		if _, err := sender.SendAndWait(w.Context(), call, chain.Every(10*time.Millisecond)); err != nil {
 			w.Fatal(err)
 		}
 	}
@@ -276,5 +269,11 @@ func body(p x402.Payment, r x402.Requirements) []byte {
 	return b
 }
 
-var _ = desk.Settled
-var _ = money.Units
+func readAll(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

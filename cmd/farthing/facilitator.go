@@ -41,6 +41,7 @@ type deskFlags struct {
 	Batch       int           `default:"100" help:"Settlements that share a transaction at most; 1 sends each alone." placeholder:"N"`
 	GasPerPayer uint64        `default:"50000000" help:"Gas a day for one payer's settlements, failed ones included; 0 is no limit." placeholder:"GAS"`
 	SpendMax    string        `help:"Native coin a day that the lanes of one network may spend, such as 0.05; default no limit." placeholder:"AMOUNT"`
+	SponsorMax  string        `help:"Native coin given at most to a payer for the gas of its own approval of Permit2, which is then broadcast for it, such as 0.0005; default: no approvals are taken." placeholder:"AMOUNT"`
 	Factory     []string      `help:"Contract that may deploy a payer's account before its first payment, at the lanes' cost (ERC-6492); none is trusted unless named." placeholder:"ADDRESS"`
 	Lookback    uint64        `default:"2000" help:"Blocks searched for somebody else's transaction with the same authorization. Some nodes answer for few." placeholder:"N"`
 }
@@ -93,6 +94,9 @@ func (c *facilitatorCmd) Run(r *run) (err error) {
 		specs = append(specs, spec)
 		if book == "" {
 			book = path
+		}
+		if c.SponsorMax == "" {
+			c.SponsorMax = devDesk.SponsorMax
 		}
 	} else {
 		if specs, err = c.chains(r, specs); err != nil {
@@ -251,22 +255,20 @@ func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []
 		}
 		factories = append(factories, a)
 	}
-	var most money.Amount
-	if c.SpendMax != "" {
-		sum, err := money.ParseMoney(c.SpendMax + " COIN")
-		if err == nil {
-			most, err = sum.Atomic(18)
-		}
-		if err != nil {
-			return nil, misuse("--spend-max %s: not an amount of the network's coin", c.SpendMax).hint("such as --spend-max 0.05")
-		}
+	most, err := coin("--spend-max", c.SpendMax)
+	if err != nil {
+		return nil, err
+	}
+	sponsor, err := coin("--sponsor-max", c.SponsorMax)
+	if err != nil {
+		return nil, err
 	}
 	fc := facilitator.Config{Wait: c.SettleWait, Keys: keys, PerMinute: c.PerMinute, Catalogue: db.Catalogue(), Now: now, Log: log}
 	for _, s := range specs {
 		depth := settleDepth(s.On, c.SettleDepth)
 		nc := facilitator.NetworkConfig{
 			Chain: s.On, Node: s.Client, Book: db.Settlements(), Depth: depth, Factories: factories, BatchMax: c.Batch,
-			GasPerPayer: c.GasPerPayer, SpendMax: most, Lookback: c.Lookback, Now: now, Log: log,
+			GasPerPayer: c.GasPerPayer, SpendMax: most, SponsorMax: sponsor, Lookback: c.Lookback, Now: now, Log: log,
 		}
 		for _, key := range s.Lanes {
 			nc.Lanes = append(nc.Lanes, chain.NewSender(s.Client, db.OutboxOn(s.On.ID), key, chain.Policy{Depth: depth, BumpAfter: laneBump}))
@@ -278,6 +280,21 @@ func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []
 		fc.Networks = append(fc.Networks, n)
 	}
 	return facilitator.New(fc)
+}
+
+// coin reads an amount of a network's native coin, in wei; nothing is zero.
+func coin(flag, text string) (money.Amount, error) {
+	if text == "" {
+		return money.Amount{}, nil
+	}
+	sum, err := money.ParseMoney(text + " COIN")
+	if err == nil {
+		var wei money.Amount
+		if wei, err = sum.Atomic(18); err == nil {
+			return wei, nil
+		}
+	}
+	return money.Amount{}, misuse("%s %s: not an amount of the network's coin", flag, text).hint("such as %s 0.05", flag)
 }
 
 // laneBump is how long a settlement may wait in a pool before its fees are raised: authorizations expire in minutes.
@@ -355,7 +372,7 @@ func (c *facilitatorCmd) dev(r *run) (own *devchain.Chain, book string, spec des
 }
 
 // devDesk are the settings of the facilitator in a development clearing house.
-var devDesk = deskFlags{SettleDepth: -1, SettleWait: facilitator.DefaultWait, Batch: desk.DefaultBatchMax, Lookback: desk.DefaultLookback}
+var devDesk = deskFlags{SponsorMax: "0.01", SettleDepth: -1, SettleWait: facilitator.DefaultWait, Batch: desk.DefaultBatchMax, Lookback: desk.DefaultLookback}
 
 // deskChain is the chain of a deployment with every token that may be settled there: the known ones, and those that are
 // cleared.

@@ -92,6 +92,13 @@ var refusalWords = []string{
 	"invalidjump", "stack underflow", "stackunderflow", "write protection",
 }
 
+// haltWords are how nodes say that a contract came to a bad end: geth core/vm/errors.go. Some nodes send no data with a
+// refusal either.
+var haltWords = []string{
+	"execution reverted", "invalid opcode", "invalid jump destination", "out of gas", "stack underflow", "stack limit reached",
+	"write protection", "return data out of bounds", "gas uint64 overflow",
+}
+
 func clip(s string) string {
 	if len(s) > 200 {
 		return s[:200] + "…"

@@ -106,7 +106,7 @@ func (p *pass) sendAlone(ctx context.Context, lane Lane, s Settlement, busy map[
 		if len(step.Raw) > 0 {
 			return p.relay(ctx, lane, s, step)
 		}
-		call.To, call.Data, gasMax = step.To, step.Data, step.Gas
+		call.To, call.Data, call.Value, gasMax = step.To, step.Data, step.Value.Word(), step.Gas
 	}
 	gas, err := p.c.Chain.Estimate(ctx, call)
 	if said, ok := refusal(err); ok {

@@ -23,11 +23,12 @@ const (
 
 // Step is what has to be on the chain before a move: a call of the desk's own, or somebody else's signed transaction.
 type Step struct {
-	To   evm.Address `json:"to"`
-	Data []byte      `json:"data,omitempty"`
-	Raw  []byte      `json:"raw,omitempty"` // signed by another; then To and Data are empty
-	Gas  uint64      `json:"gas,omitempty"` // the most that it may use
-	Code string      `json:"code"`          // reason code if it fails
+	To    evm.Address  `json:"to"`
+	Value money.Amount `json:"value"` // wei that the lane gives; part of what the settlement costs
+	Data  []byte       `json:"data,omitempty"`
+	Raw   []byte       `json:"raw,omitempty"` // signed by another; then To, Value and Data are empty
+	Gas   uint64       `json:"gas,omitempty"` // the most that it may use
+	Code  string       `json:"code"`          // reason code if it fails
 }
 
 // Ask is a payment to settle: what is to move, until when, and the call that moves it.

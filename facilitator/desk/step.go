@@ -229,6 +229,11 @@ func (p *pass) share(group []Settlement, r evm.TxReceipt) []Spending {
 	if sum, ok := wei.Add(fee); ok && err == nil {
 		wei = sum
 	}
+	if s := group[0]; r.OK && s.Stage < len(s.Steps) {
+		if sum, ok := wei.Add(s.Steps[s.Stage].Value); ok {
+			wei = sum
+		}
+	}
 	day := Day(p.now)
 	part, rest := divide(wei, n)
 	spent := []Spending{{ChainID: p.c.ChainID, Day: day, Account: group[0].From, Lane: true, Gas: r.GasUsed, Wei: wei}}
