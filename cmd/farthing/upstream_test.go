@@ -50,6 +50,10 @@ func openUpstream(listen string) (*upstream, error) {
 		case <-r.Context().Done():
 		}
 	})
+	mux.HandleFunc("POST /render", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprintln(w, r.Header.Get("Farthing-Purchase"))
+	})
 	mux.HandleFunc("GET /broken", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "out of order", http.StatusServiceUnavailable)
 	})
