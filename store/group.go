@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // groupMax bounds how many writes share a transaction, and so how long the first of them waits for the others.
@@ -28,6 +29,7 @@ type group struct {
 	idle    chan struct{}
 
 	session *session // only the leader; nil until it is needed
+	commits atomic.Uint64
 }
 
 // task is one caller's write.
@@ -158,7 +160,9 @@ func (g *group) run(tasks []*task) {
 	if err := g.session.control("COMMIT"); err != nil {
 		g.rollback()
 		failAll(fmt.Errorf("commit: %w", err))
+		return
 	}
+	g.commits.Add(1)
 }
 
 // runOne runs one task; with neighbours behind a savepoint, so that its failure is its own. An error that matches

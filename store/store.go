@@ -138,6 +138,10 @@ func (s *Store) Outbox() *Outbox { return &Outbox{s: s} }
 // OutboxOn returns the view of the senders on one of several chains. IDs of calls are unique in the whole store.
 func (s *Store) OutboxOn(chainID uint64) *Outbox { return &Outbox{s, chainID} }
 
+// Commits returns how many transactions this store has put on disk, each with a flush of its own: writes that come together
+// share one.
+func (s *Store) Commits() uint64 { return s.writer.commits.Load() }
+
 // write runs fn in a transaction that it may share with others.
 func (s *Store) write(ctx context.Context, fn func(*session) error) error {
 	return s.writer.do(ctx, fn)

@@ -303,22 +303,28 @@ func (s *shop) payments(ctx context.Context, n int) ([]string, error) {
 	return headers, err
 }
 
+// termsOf are what a payer signs for a GET without a body.
+func termsOf(offer x402.PaymentRequired, r x402.Requirements, payee evm.Address, id string) (t purchase.Terms, err error) {
+	t = purchase.Terms{
+		Purchase: id, Quote: r.ExtraString("quote"), Price: r.ExtraString("price"), Scheme: r.Scheme, Network: r.Network,
+		Payee: payee, Method: http.MethodGet, Resource: offer.Resource.URL, Body: purchase.BodyDigest(nil),
+		Completion: r.ExtraString("completion"), Refund: r.ExtraString("refund"), Uncaptured: r.ExtraString("uncaptured"),
+	}
+	if t.Amount, err = money.ParseAmount(r.Amount); err != nil {
+		return t, err
+	}
+	if t.Asset, err = evm.ParseAddress(r.Asset); err != nil {
+		return t, err
+	}
+	return t, json.Unmarshal(r.Extra["expires"], &t.Expires)
+}
+
 // payment signs one purchase, as payers do, and returns its header.
 func (s *shop) payment(ctx context.Context, offer x402.PaymentRequired, number int) (string, error) {
-	r := offer.Accepts[0]
-	amount, err := money.ParseAmount(r.Amount)
+	r, id := offer.Accepts[0], s.id(number)
+	terms, err := termsOf(offer, r, s.pw.Payee(), id)
 	if err != nil {
 		return "", err
-	}
-	var expires int64
-	if err := json.Unmarshal(r.Extra["expires"], &expires); err != nil {
-		return "", err
-	}
-	id := s.id(number)
-	terms := purchase.Terms{
-		Purchase: id, Quote: r.ExtraString("quote"), Price: r.ExtraString("price"), Scheme: r.Scheme, Network: r.Network,
-		Asset: s.b.token.Address, Payee: s.pw.Payee(), Amount: amount, Method: http.MethodGet, Resource: offer.Resource.URL, Body: purchase.BodyDigest(nil),
-		Completion: r.ExtraString("completion"), Refund: r.ExtraString("refund"), Uncaptured: r.ExtraString("uncaptured"), Expires: expires,
 	}
 	signed, err := guarantee.Pay(ctx, s.payer, s.b.deployment, r, terms.Hash(), s.b.Now)
 	if err != nil {

@@ -65,6 +65,20 @@ func (b *bench) side(ctx context.Context, name string) (side, error) {
 		return b.cycle(name), nil
 	case "paid", "unpaid":
 		return b.requests(ctx, name)
+	case "verify":
+		return b.verify(ctx)
+	case "recovery":
+		return b.recovery(), nil
+	case "proxied", "draw", "stock", "draw-memory", "stock-memory":
+		return b.calls(ctx, name)
+	case "flushes-1":
+		return b.flushes(ctx, 1)
+	case "flushes-64":
+		return b.flushes(ctx, benchPurchasers)
+	case "settle-single", "settle-batched", "settle-chain", "gas-single", "gas-batched":
+		return b.settlements(ctx, name)
+	case "open-large", "open-small":
+		return b.open(ctx, name)
 	}
 	return side{}, fmt.Errorf("no side is called %q", name)
 }

@@ -18,6 +18,7 @@ var tinySizes = sizes{
 	Recover:  64, Admit: 128, Naive: 4, HTTP: 128,
 	Signature: 8, Single: 2, Batched: 64, JSON: 64, Bodies: 64,
 	Purchases: 8, Serial: 4, Netted: 100, Paid: 8, Unpaid: 16,
+	Verified: 16, Calls: 8, Settled: 8, Alone: 4, Open: 8,
 }
 
 func tinyBench(t *testing.T) *bench {
@@ -48,7 +49,7 @@ func TestBenchRows(t *testing.T) {
 		if row.Ratio != nil && *row.Ratio != rounded(row.Value / *row.Baseline) {
 			t.Errorf("%s: ratio %v of %v and %v", row.Name, *row.Ratio, row.Value, *row.Baseline)
 		}
-		if row.Met != nil && *row.Met != (*row.Ratio >= *row.Goal) {
+		if row.Met != nil && *row.Met != (*row.Ratio >= *row.Goal) && !(row.Most && *row.Met == (*row.Ratio <= *row.Goal)) {
 			t.Errorf("%s: met is %v at %v of %v", row.Name, *row.Met, *row.Ratio, *row.Goal)
 		}
 		line, err := json.Marshal(row)
@@ -56,7 +57,7 @@ func TestBenchRows(t *testing.T) {
 		if err := errors.Join(err, json.Unmarshal(line, &members)); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := slices.Sorted(maps.Keys(members)), []string{"baseline", "goal", "met", "name", "ratio", "unit", "value"}; !slices.Equal(got, want) {
+		if got, want := slices.Sorted(maps.Keys(members)), []string{"baseline", "goal", "met", "most", "name", "ratio", "unit", "value"}; !slices.Equal(got, want) {
 			t.Errorf("%s: members %q, want %q", row.Name, got, want)
 		}
 	}

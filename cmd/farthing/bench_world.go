@@ -36,6 +36,7 @@ type sizes struct {
 	Recover, Admit, Naive, HTTP              int
 	Signature, Single, Batched, JSON, Bodies int
 	Purchases, Serial, Netted, Paid, Unpaid  int
+	Verified, Calls, Settled, Alone, Open    int
 }
 
 // benchSizes make a slice last between a tenth and half of a second on two cores.
@@ -44,6 +45,7 @@ var benchSizes = sizes{
 	Recover:  8192, Admit: 4096, Naive: 256, HTTP: 4096,
 	Signature: 2048, Single: 256, Batched: 4096, JSON: 4096, Bodies: 16384,
 	Purchases: 1024, Serial: 64, Netted: 20_000, Paid: 512, Unpaid: 8192,
+	Verified: 4096, Calls: 256, Settled: 400, Alone: 64, Open: 1000,
 }
 
 type benchConfig struct {
