@@ -48,8 +48,8 @@ var below = map[string][]string{
 	"payer":                   {"api/client", "evm", "exact", "guarantee", "money", "network", "purchase", "x402"},
 	"paywall":                 {"api/client", "evm", "exact", "guarantee", "money", "network", "purchase", "x402"},
 	"interop":                 {},
-	"internal/sim":            {"api", "api/client", "clearing", "contracts", "evm", "guarantee", "ledger", "money", "network", "payer", "paywall", "purchase", "store", "x402"},
-	"paywall/paywalltest":     {"api", "api/client", "clearing", "evm", "guarantee", "internal/sim", "ledger", "money", "network", "payer", "paywall", "purchase", "x402"},
+	"internal/sim":            {"api", "api/client", "clearing", "contracts", "evm", "exact", "facilitator", "facilitator/desk", "guarantee", "ledger", "money", "network", "payer", "paywall", "purchase", "store", "x402"},
+	"paywall/paywalltest":     {"api", "api/client", "clearing", "evm", "exact", "guarantee", "internal/sim", "ledger", "money", "network", "payer", "paywall", "purchase", "x402"},
 }
 
 // never says what a package and everything below it must not reach. Each rule has its reason.

@@ -11,6 +11,7 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 )
 
 // ErrRefused is the error of a transaction that the contracts' rules refuse; what it wraps says why.
@@ -21,7 +22,8 @@ var ErrRefused = errors.New("refused by the contract")
 type Chain struct {
 	deployment guarantee.Deployment
 	operator   evm.Address
-	delay      uint64 // W, seconds
+	delay      uint64                        // W, seconds
+	tokens     map[evm.Address]network.Token // guarded by mu; that have methods of their own
 
 	mu     sync.Mutex
 	blocks []*block            // guarded by mu; canonical, block i has number i
@@ -36,7 +38,8 @@ type Tx struct {
 	Hash evm.Hash
 	From evm.Address
 	op   op
-	// Transactions of the operator have a nonce, so that one which is sent twice takes effect once. Others are sent once.
+	// Transactions of the operator and of lanes have a nonce, so that one which is sent twice takes effect once. Others are
+	// sent once.
 	laned bool
 	nonce uint64
 }
@@ -48,6 +51,7 @@ type block struct {
 	txs      []Tx
 	outcomes map[evm.Hash]error
 	events   []clearing.Event
+	logs     []evm.Log // of tokens
 	state    *state
 }
 
@@ -55,7 +59,7 @@ type block struct {
 func New(d guarantee.Deployment, operator evm.Address, withdrawalDelay, now uint64, schedules ...clearing.Schedule) (*Chain, error) {
 	c := &Chain{
 		deployment: d, operator: operator, delay: withdrawalDelay,
-		known: make(map[evm.Hash]*block), mined: make(map[evm.Hash]*block),
+		known: make(map[evm.Hash]*block), mined: make(map[evm.Hash]*block), tokens: make(map[evm.Address]network.Token),
 	}
 	c.append(&block{Block: clearing.Block{Time: now - 1}, state: newState()})
 	for _, s := range schedules {
@@ -102,27 +106,36 @@ func (c *Chain) append(b *block) {
 
 // Mine adds a block at a time, or at the least later one than its parent's, with the transactions of the pool that take
 // accepts; nil accepts all. Transactions that a rule refuses are in the block too, and change nothing.
-func (c *Chain) Mine(now uint64, take func(Tx) bool) clearing.Block {
+func (c *Chain) Mine(now uint64, take func(Tx) bool) clearing.Block { return c.mine(now, 1, take) }
+
+// MineAt is [Chain.Mine] on a network that makes several blocks in a second: a block may be of its parent's time.
+func (c *Chain) MineAt(now uint64, take func(Tx) bool) clearing.Block { return c.mine(now, 0, take) }
+
+func (c *Chain) mine(now, apart uint64, take func(Tx) bool) clearing.Block {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	parent := c.head()
-	b := &block{Block: clearing.Block{Time: max(now, parent.Time+1)}, outcomes: make(map[evm.Hash]error), state: parent.state}
+	b := &block{Block: clearing.Block{Time: max(now, parent.Time+apart)}, outcomes: make(map[evm.Hash]error), state: parent.state}
 	var left []Tx
 	for _, tx := range c.pool {
-		if take != nil && !take(tx) || tx.laned && tx.nonce > b.state.nonce {
+		if take != nil && !take(tx) || tx.laned && tx.nonce > b.state.nonces[tx.From] {
 			left = append(left, tx)
 			continue
 		}
-		if tx.laned && tx.nonce < b.state.nonce {
+		if tx.laned && tx.nonce < b.state.nonces[tx.From] {
 			continue // sent twice; or its nonce was spent by another
 		}
-		next, events, err := c.run(b.state, b.Time, tx)
+		x, err := c.run(b.state, b.Time, tx)
 		b.txs = append(b.txs, tx)
 		b.outcomes[tx.Hash] = err
-		b.state = next
-		for _, e := range events {
+		b.state = x.state
+		for _, e := range x.events {
 			e.TxHash, e.LogIndex = tx.Hash, uint64(len(b.events))
 			b.events = append(b.events, e)
+		}
+		for _, l := range x.logs {
+			l.TxHash, l.Index = tx.Hash, uint(len(b.logs))
+			b.logs = append(b.logs, l)
 		}
 		c.mined[tx.Hash] = b
 	}
@@ -132,18 +145,17 @@ func (c *Chain) Mine(now uint64, take func(Tx) bool) clearing.Block {
 }
 
 // run executes a transaction on a copy of a state. One that is refused spends its nonce and nothing else.
-func (c *Chain) run(s *state, now uint64, tx Tx) (*state, []clearing.Event, error) {
-	next := s.clone()
-	x := execution{Chain: c, state: next, now: now, from: tx.From}
+func (c *Chain) run(s *state, now uint64, tx Tx) (execution, error) {
+	x := execution{Chain: c, state: s.clone(), now: now, from: tx.From, tx: tx.Hash}
 	err := x.do(tx.op)
 	if err != nil {
-		next, x.events = s.clone(), nil
+		x.state, x.events, x.logs = s.clone(), nil, nil
 		err = fmt.Errorf("%s: %w: %w", tx.op.Kind, ErrRefused, err)
 	}
 	if tx.laned {
-		next.nonce = tx.nonce + 1
+		x.nonces[tx.From] = tx.nonce + 1
 	}
-	return next, x.events, err
+	return x, err
 }
 
 // Drop takes the newest blocks away, never the first two, and returns their transactions, the oldest first: they are

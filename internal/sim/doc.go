@@ -4,6 +4,10 @@
 // says, so a test that draws them from a seed can be run again exactly. Most callers want [New], [Chain.Mine], [Sender.Step]
 // and [Follow].
 //
+// Tokens that are deployed ([Chain.Deploy]) move by signature too, each nonce once, with Multicall3, Permit2 and x402's
+// proxies beside them; a [Node] shows the chain to a real facilitator, a [Lane] sends its transactions, and a [Facilitator]
+// has both together, for tests of sellers.
+//
 // The model keeps to the contracts' time windows, refusals, sums and events; it knows no gas, no disputes (a caller may
 // [Chain.Void] a cycle) and no redemption. The package's tests are the seeded world itself: payers, payees, several
 // clearing houses over one book, crashes, and checkers after every step. Run one again, or longer, by

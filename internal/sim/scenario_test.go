@@ -338,7 +338,8 @@ func TestChainRefuses(t *testing.T) {
 			}
 			st := c.at(c.Mine(genesis, nil).Hash)
 			for i, step := range tt.steps(c) {
-				next, events, err := c.run(st, step.at, Tx{From: step.from, op: step.op})
+				x, err := c.run(st, step.at, Tx{From: step.from, op: step.op})
+				next, events := x.state, x.events
 				if step.want == nil && err != nil || !errors.Is(err, step.want) || step.want != nil && (!errors.Is(err, ErrRefused) || len(events) > 0) {
 					t.Fatalf("step %d, %s: want %v, got %v", i, step.op.Kind, step.want, err)
 				}

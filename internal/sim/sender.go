@@ -158,8 +158,9 @@ func (c *Chain) refuses(o op) bool {
 	defer c.mu.Unlock()
 	s, now := c.head().state, c.head().Time+1
 	for _, tx := range c.pool {
-		s, _, _ = c.run(s, now, tx)
+		x, _ := c.run(s, now, tx)
+		s = x.state
 	}
-	_, _, err := c.run(s, now, Tx{From: c.operator, op: o})
+	_, err := c.run(s, now, Tx{From: c.operator, op: o})
 	return errors.Is(err, ErrRefused)
 }

@@ -24,7 +24,7 @@ type ownerAsset struct{ owner, asset evm.Address }
 // state is what both contracts and the tokens know after a transaction. A state that belongs to a block is shared and
 // never changed: clone copies the maps, and cycles are copied when they are touched.
 type state struct {
-	nonce     uint64 // the operator's next
+	nonces    map[evm.Address]uint64 // next of those who send by nonce
 	accounts  map[ownerAsset]account
 	auto      map[evm.Address]bool
 	bonds     map[evm.Address]money.Amount
@@ -33,6 +33,8 @@ type state struct {
 	minted    map[evm.Address]money.Amount
 	schedules map[evm.Address][]clearing.Schedule // ascending by From
 	cycles    map[evm.Hash]*cycle
+	used      map[evm.Hash]move // authorizations that were carried out, by what the chain does once
+	allowed   map[allowance]money.Amount
 }
 
 // account has a gap instead of a limit, so that one that was never touched has no limit: limit = amountMax − gap.
@@ -88,6 +90,7 @@ type generation struct {
 
 func newState() *state {
 	return &state{
+		nonces: make(map[evm.Address]uint64), used: make(map[evm.Hash]move), allowed: make(map[allowance]money.Amount),
 		accounts: make(map[ownerAsset]account), auto: make(map[evm.Address]bool), bonds: make(map[evm.Address]money.Amount),
 		held: make(map[evm.Address]money.Amount), wallets: make(map[ownerAsset]money.Amount), minted: make(map[evm.Address]money.Amount),
 		schedules: make(map[evm.Address][]clearing.Schedule), cycles: make(map[evm.Hash]*cycle),
@@ -96,7 +99,7 @@ func newState() *state {
 
 func (s *state) clone() *state {
 	return &state{
-		nonce: s.nonce, accounts: maps.Clone(s.accounts), auto: maps.Clone(s.auto), bonds: maps.Clone(s.bonds), held: maps.Clone(s.held),
+		nonces: maps.Clone(s.nonces), used: maps.Clone(s.used), allowed: maps.Clone(s.allowed), accounts: maps.Clone(s.accounts), auto: maps.Clone(s.auto), bonds: maps.Clone(s.bonds), held: maps.Clone(s.held),
 		wallets: maps.Clone(s.wallets), minted: maps.Clone(s.minted), schedules: maps.Clone(s.schedules), cycles: maps.Clone(s.cycles),
 	}
 }

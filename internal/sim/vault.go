@@ -31,6 +31,7 @@ const (
 	opFinalize     kind = "finalize"
 	opRelease      kind = "release"
 	opVoid         kind = "void"
+	opCall         kind = "call"
 )
 
 // op is a call of a contract. Its JSON is the data of the calls that a house asks for.
@@ -50,6 +51,7 @@ type op struct {
 	Deadline   uint64             `json:"deadline,omitzero"`
 	Proof      []evm.Hash         `json:"proof,omitempty"`
 	Schedule   *clearing.Schedule `json:"schedule,omitempty"`
+	Data       []byte             `json:"data,omitempty"` // of a call of Account
 }
 
 // Mint gives an owner tokens in its wallet.
@@ -123,7 +125,9 @@ type execution struct {
 	*state
 	now    uint64
 	from   evm.Address
+	tx     evm.Hash
 	events []clearing.Event
+	logs   []evm.Log
 }
 
 func (x *execution) emit(e clearing.Event) { x.events = append(x.events, e) }
@@ -182,6 +186,9 @@ func (x *execution) do(o op) error {
 		return x.schedule(*o.Schedule)
 	case opVoid:
 		return x.void(o.Cycle)
+	case opCall:
+		_, err := x.invoke(x.from, o.Account, o.Data)
+		return err
 	case opPost:
 		return x.post(o)
 	case opCommit:

@@ -7,8 +7,11 @@ import (
 	"sync/atomic"
 
 	"github.com/farthing402/farthing/api/client"
+	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/paywall"
+	"github.com/farthing402/farthing/x402"
 )
 
 var errDead = errors.New("the process is gone")
@@ -53,6 +56,10 @@ func (s *Server) begin() {
 	}
 	c.PayTo, c.Signer, c.Network, c.ClearingHouse, c.Now = "", s.keys.seller, "dev", "", s.Now
 	c.House, c.Purchases = mortalHouse{house, l}, mortalBook{s.book, l}
+	if s.config.accept != nil {
+		c.Facilitators, c.Witness, c.Cashier = []x402.Facilitator{mortalFacilitator{s.facilitator, l}}, s.window, mortalCashier{s.window, l}
+		c.Accept = s.config.accept
+	}
 	l.paywall, err = paywall.New(c)
 	s.must("make the paywall", err)
 	l.handler = s.routes(l.paywall)
@@ -106,4 +113,37 @@ func (h mortalHouse) Notes(ctx context.Context, notes []guarantee.SignedNote) ([
 		return nil, err
 	}
 	return h.House.Notes(ctx, notes)
+}
+
+// mortalFacilitator is the facilitator as a process sees it.
+type mortalFacilitator struct {
+	x402.Facilitator
+	life *life
+}
+
+func (f mortalFacilitator) Verify(ctx context.Context, p x402.Payment, r x402.Requirements) (x402.VerifyResponse, error) {
+	if err := f.life.alive(); err != nil {
+		return x402.VerifyResponse{}, err
+	}
+	return f.Facilitator.Verify(ctx, p, r)
+}
+
+func (f mortalFacilitator) Settle(ctx context.Context, p x402.Payment, r x402.Requirements) (x402.SettleResponse, error) {
+	if err := f.life.alive(); err != nil {
+		return x402.SettleResponse{}, err
+	}
+	return f.Facilitator.Settle(ctx, p, r)
+}
+
+// mortalCashier is the seller's way to pay back as a process sees it.
+type mortalCashier struct {
+	paywall.Cashier
+	life *life
+}
+
+func (c mortalCashier) Pay(ctx context.Context, id, network string, token, to evm.Address, amount money.Amount) (evm.Hash, bool, error) {
+	if err := c.life.alive(); err != nil {
+		return evm.Hash{}, false, err
+	}
+	return c.Cashier.Pay(ctx, id, network, token, to, amount)
 }

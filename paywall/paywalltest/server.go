@@ -11,8 +11,11 @@
 //	…
 //	if got := s.Settle().Collected; got != money.Units(500) { … }
 //
-// The paywall, the buyer, the clearing house, its HTTP interface and its certificates are the real ones; the chain is a model
-// of the contracts. Amounts are in millionths of the development network's dollar.
+// The buyer pays by guarantees, which Settle turns into money. With [Transfers] it pays by transfers, which a facilitator
+// settles one by one, or by bundles of calls: money is where it goes before the answer is there ([Server.Wallet]).
+//
+// The paywall, the buyer, the clearing house, its HTTP interface, its certificates, the facilitator and its gas desk are the
+// real ones; the chain is a model of the contracts. Amounts are in millionths of the development network's dollar.
 //
 // # Concurrency
 //
@@ -31,6 +34,7 @@ import (
 	"github.com/farthing402/farthing/api"
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/internal/sim"
 	"github.com/farthing402/farthing/money"
@@ -57,11 +61,16 @@ const (
 // DefaultCollateral is what the buyer has deposited unless [Collateral] says otherwise: $100.
 var DefaultCollateral = money.Units(100_000_000)
 
+// DefaultWallet is what the buyer holds for transfers unless [Wallet] says otherwise: $100.
+var DefaultWallet = money.Units(100_000_000)
+
 // DefaultBudget is what the buyer may spend unless [Budget] says otherwise.
 var DefaultBudget = payer.Budget{PerCall: "$10", PerDay: "$100"}
 
 type config struct {
 	collateral money.Amount
+	wallet     money.Amount
+	accept     []string // nil: guarantees only
 	budget     payer.Budget
 	paywall    func(*paywall.Config)
 }
@@ -72,10 +81,22 @@ type Option func(*config)
 // Collateral sets what the buyer has deposited.
 func Collateral(a money.Amount) Option { return func(c *config) { c.collateral = a } }
 
+// Wallet sets what the buyer holds outside the vault, from which transfers are paid.
+func Wallet(a money.Amount) Option { return func(c *config) { c.wallet = a } }
+
+// Transfers has the seller take transfers, in place of guarantees. accept says what it takes, as in
+// [paywall.Config.Accept], and may name guarantees too; nothing is exact and upto.
+func Transfers(accept ...string) Option {
+	if len(accept) == 0 {
+		accept = []string{"exact", "upto"}
+	}
+	return func(c *config) { c.accept = accept }
+}
+
 // Budget sets what the buyer may spend.
 func Budget(b payer.Budget) Option { return func(c *config) { c.budget = b } }
 
-// Config changes the paywall's configuration. What makes it work here (key, network, clearing house, book, clock) is set
+// Config changes the paywall's configuration. What makes it work here (key, network, clearing house, facilitator, book, clock) is set
 // afterwards.
 func Config(change func(*paywall.Config)) Option { return func(c *config) { c.paywall = change } }
 
@@ -100,6 +121,9 @@ type Server struct {
 	house  *httptest.Server // its HTTP interface
 	now    atomic.Int64     // unix seconds
 
+	facilitator *sim.Facilitator
+	window      *sim.Window // the seller's own look at the chain, which survives its crashes as the chain does
+
 	settled map[clearing.CycleRef]bool // only Settle
 
 	mu   sync.Mutex
@@ -112,7 +136,7 @@ func NewServer(t TB, routes func(*paywall.Paywall) http.Handler, opts ...Option)
 	t.Helper()
 	s := &Server{
 		t: t, routes: routes, book: paywall.Memory(), settled: make(map[clearing.CycleRef]bool),
-		config: config{collateral: DefaultCollateral, budget: DefaultBudget},
+		config: config{collateral: DefaultCollateral, wallet: DefaultWallet, budget: DefaultBudget},
 	}
 	for _, o := range opts {
 		o(&s.config)
@@ -124,6 +148,7 @@ func NewServer(t TB, routes func(*paywall.Paywall) http.Handler, opts ...Option)
 	s.must("look up the development network", err)
 	s.Token = dev.Dollars()[0]
 	s.openHouse(dev.ID)
+	s.openFacilitator(dev)
 	s.web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.current().serve(w, r) }))
 	s.URL = s.web.URL
 	s.begin()
@@ -159,7 +184,8 @@ func (s *Server) openHouse(chainID uint64) {
 		Asset: s.Token.Address, From: start, Length: 3600, Cutoff: 60, Post: 300, Challenge: 120, Repost: 300, Redeem: 600,
 	})
 	s.must("start the chain", err)
-	s.chain.Mint(s.Buyer, s.Token.Address, s.config.collateral)
+	held, _ := s.config.collateral.Add(s.config.wallet) // a test's figures
+	s.chain.Mint(s.Buyer, s.Token.Address, held)
 	if !s.config.collateral.IsZero() {
 		s.chain.Deposit(s.Buyer, s.Token.Address, s.config.collateral)
 	}
@@ -174,11 +200,25 @@ func (s *Server) openHouse(chainID uint64) {
 	s.house = httptest.NewServer(api.New(api.Config{House: s.House, Tokens: []network.Token{s.Token}, Dev: true, Now: s.Now}))
 }
 
+// openFacilitator starts who settles transfers, and lets Permit2 move the buyer's tokens, as upto needs it.
+func (s *Server) openFacilitator(on network.Chain) {
+	var err error
+	s.facilitator, err = sim.NewFacilitator(context.Background(), s.chain, on, s.key("facilitator").Address(), s.Now)
+	s.must("open the facilitator", err)
+	sent := sim.NewSettlements().Calls()
+	s.window = &sim.Window{
+		Chain: s.chain, Calls: sent, Lane: &sim.Lane{Chain: s.chain, Account: s.Seller, Calls: sent, Depth: depth},
+		Beat: func() { s.chain.MineAt(uint64(s.now.Load()), nil) },
+	}
+	s.chain.Call(s.Buyer, s.Token.Address, sim.ApproveCall(exact.Permit2Address, money.MaxAmount()))
+	s.must("follow the chain", s.beat(1))
+}
+
 func (s *Server) openPayer() {
 	transport := &http.Transport{}
 	var err error
 	s.Payer, err = payer.New(payer.Config{
-		Key: s.keys.buyer, Budget: s.config.budget, ClearingHouse: s.house.URL, Transport: transport, Now: s.Now,
+		Key: s.keys.buyer, Budget: s.config.budget, ClearingHouse: s.house.URL, Wallet: sim.Purse{Chain: s.chain}, Transport: transport, Now: s.Now,
 		Wait: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 	})
 	s.must("make the buyer", err)
