@@ -238,12 +238,13 @@ func TestDrawsThatAreLostOrFail(t *testing.T) {
 func TestABundleThatIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	s := &till{calls: 5}
-	lost := true
+	var lost atomic.Bool
+	lost.Store(true)
 	s.answer = func(w writer, _ *request, got paid) bool {
-		if lost {
+		if lost.Load() {
 			hangUp(t, w)
 		}
-		return lost
+		return lost.Load()
 	}
 	s.start(t)
 	p := s.payer(t, inFile(journalFile(t)))
@@ -257,7 +258,7 @@ func TestABundleThatIsNotConfirmed(t *testing.T) {
 	if transfers, _ := s.signed(); transfers != 1 {
 		t.Errorf("%d transfers", transfers)
 	}
-	lost = false
+	lost.Store(false)
 	resp, err := p.Resume(t.Context(), first.Purchase)
 	if err != nil {
 		t.Fatal(err)

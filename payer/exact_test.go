@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -498,12 +499,12 @@ func TestATransactionIsNoProofTwice(t *testing.T) {
 // What is signed and unknown counts until its time is over and the chain says that its nonce was never used.
 func TestUnknownTransfersCountUntilTheChainSays(t *testing.T) {
 	t.Parallel()
-	now := noon
+	clock := newClock()
 	s := &till{chain: newLedgerChain()}
-	s.chain.now = func() time.Time { return now }
-	settle := false
+	s.chain.now = clock.now
+	var settle atomic.Bool
 	s.answer = func(w writer, _ *request, got paid) bool {
-		if settle {
+		if settle.Load() {
 			if _, err := s.chain.settle(got.auth, got.auth.Amount); err != nil && got.try == 0 {
 				t.Error(err)
 			}
@@ -514,7 +515,7 @@ func TestUnknownTransfersCountUntilTheChainSays(t *testing.T) {
 	s.start(t)
 	path := journalFile(t)
 	open := func() *Payer {
-		return s.payer(t, inFile(path), perDay("$0.0009"), func(c *Config) { c.Now = func() time.Time { return now } })
+		return s.payer(t, inFile(path), perDay("$0.0009"), func(c *Config) { c.Now = clock.now })
 	}
 	p := open()
 	_, _, err := get(p, s.url)
@@ -526,7 +527,7 @@ func TestUnknownTransfersCountUntilTheChainSays(t *testing.T) {
 		after time.Duration
 		left  string
 	}{{time.Second, "$0.0004"}, {time.Minute, "$0.0004"}, {time.Minute + chainSlack, "$0.0004"}, {time.Minute + chainSlack + time.Second, "$0.0009"}} {
-		now = noon.Add(step.after)
+		clock.set(noon.Add(step.after))
 		p.Close()
 		p = open() // a restart forgets nothing
 		if _, err := p.Recheck(t.Context()); err != nil || today(t, p) != step.left {
@@ -537,7 +538,7 @@ func TestUnknownTransfersCountUntilTheChainSays(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// One that was carried out counts, whoever lost the answer.
-	settle = true
+	settle.Store(true)
 	_, _, err = get(p, s.url)
 	pending = pendingOf(err)
 	if pending == nil {
@@ -550,10 +551,10 @@ func TestUnknownTransfersCountUntilTheChainSays(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// A chain that does not answer says nothing.
-	settle = false
-	now = now.Add(24 * time.Hour)
+	settle.Store(false)
+	clock.set(clock.now().Add(24 * time.Hour))
 	get(p, s.url)
-	now = now.Add(time.Hour)
+	clock.set(clock.now().Add(time.Hour))
 	s.chain.dead = true
 	if n, err := p.Recheck(t.Context()); n != 0 || err != nil || today(t, p) != "$0.0004" {
 		t.Errorf("%d settled, %s left, %v", n, today(t, p), err)
@@ -563,13 +564,13 @@ func TestUnknownTransfersCountUntilTheChainSays(t *testing.T) {
 // Whoever repeats a command that crashed means the same purchase, and can find it.
 func TestUnconfirmedPurchases(t *testing.T) {
 	t.Parallel()
-	now := noon
+	clock := newClock()
 	s := &till{chain: newLedgerChain(), answer: func(w writer, _ *request, _ paid) bool { hangUp(t, w); return true }}
-	s.chain.now = func() time.Time { return now }
+	s.chain.now = clock.now
 	s.start(t)
 	path := journalFile(t)
-	clock := func(c *Config) { c.Now = func() time.Time { return now } }
-	p := s.payer(t, inFile(path), clock)
+	timed := func(c *Config) { c.Now = clock.now }
+	p := s.payer(t, inFile(path), timed)
 	find := func(p *Payer, method, address, body string) string {
 		t.Helper()
 		r, _, err := p.Unconfirmed(t.Context(), method, mustURL(address), []byte(body))
@@ -587,7 +588,7 @@ func TestUnconfirmedPurchases(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Close()
-	p = s.payer(t, inFile(path), clock)
+	p = s.payer(t, inFile(path), timed)
 	if got := find(p, "POST", s.url+"/a", "x"); got != pending.Purchase {
 		t.Errorf("found %q, want %s", got, pending.Purchase)
 	}
@@ -596,10 +597,10 @@ func TestUnconfirmedPurchases(t *testing.T) {
 			t.Errorf("%v: found %s", other, got)
 		}
 	}
-	if other := s.payer(t, inFile(path), clock, func(c *Config) { c.Key = otherKey }); find(other, "POST", s.url+"/a", "x") != "" {
+	if other := s.payer(t, inFile(path), timed, func(c *Config) { c.Key = otherKey }); find(other, "POST", s.url+"/a", "x") != "" {
 		t.Error("found another account's")
 	}
-	now = noon.Add(time.Minute + chainSlack + time.Second)
+	clock.set(noon.Add(time.Minute + chainSlack + time.Second))
 	if got := find(p, "POST", s.url+"/a", "x"); got != "" {
 		t.Errorf("found %s, which the chain never saw", got)
 	}
@@ -608,18 +609,19 @@ func TestUnconfirmedPurchases(t *testing.T) {
 // A budget that is used up by payments which can never be charged is asked about at the chain before it says no.
 func TestABudgetIsCountedAnew(t *testing.T) {
 	t.Parallel()
-	now := noon
+	clock := newClock()
 	s := &till{chain: newLedgerChain()}
-	s.chain.now = func() time.Time { return now }
-	lost := true
+	s.chain.now = clock.now
+	var lost atomic.Bool
+	lost.Store(true)
 	s.answer = func(w writer, r *request, _ paid) bool {
-		if lost {
+		if lost.Load() {
 			s.demand(w, r, "invalid_exact_evm_transaction_failed") // says that nothing was charged, time after time
 		}
-		return lost
+		return lost.Load()
 	}
 	s.start(t)
-	p := s.payer(t, perDay("$0.0009"), func(c *Config) { c.Now = func() time.Time { return now } })
+	p := s.payer(t, perDay("$0.0009"), func(c *Config) { c.Now = clock.now })
 	for range 3 {
 		if _, _, err := get(p, s.url); code(err) != "invalid_exact_evm_transaction_failed" {
 			t.Fatal(err)
@@ -628,7 +630,8 @@ func TestABudgetIsCountedAnew(t *testing.T) {
 	if _, _, err := get(p, s.url); code(err) != "budget_exceeded" {
 		t.Fatalf("a seller's word is believed for ever: %v", err)
 	}
-	now, lost = noon.Add(10*time.Minute), false
+	clock.set(noon.Add(10 * time.Minute))
+	lost.Store(false)
 	if _, r, err := get(p, s.url); err != nil || r.State != Charged {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -319,6 +319,8 @@ func TestAJournalThatShrinks(t *testing.T) {
 func FuzzJournal(f *testing.F) {
 	f.Add([]byte(`{"id":"a","state":"sent","at":"2026-01-01T12:00:00Z","amount":"1","charged":"0"}` + "\n"))
 	f.Add([]byte(`{"id":"a","state":"void","decimals":255,"amount":"5","charged":"9","receipt":{}}` + "\n{"))
+	f.Add([]byte(`{"id":"b","state":"charged","at":"2026-01-01T12:00:00Z","amount":"5","charged":"5","scheme":"exact","transfer":"eip3009","bundle":{"of":"x","id":"b","total":3,"valid":1,"expires":"2026-01-02T12:00:00Z"}}` +
+		"\n" + `{"id":"d","state":"sent","at":"2026-01-01T12:00:00Z","amount":"0","charged":"0","draw":"b","left":99,"name":"n"}` + "\n"))
 	dir := f.TempDir()
 	n := 0
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -340,6 +342,16 @@ func FuzzJournal(f *testing.F) {
 		defer func() { j.mu.Lock(); j.close(); j.mu.Unlock() }()
 		if err := j.record(sent(testRow("new", 1)), true); err != nil {
 			t.Fatal(err)
+		}
+		for id := range j.bundles {
+			if _, err := j.stock(id); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range []row{{ID: id, Bundle: &bundle{}}, {Draw: id}} {
+				if b, ok := j.counted(r); ok && b.Left > b.Total {
+					t.Fatalf("%d of %d left", b.Left, b.Total)
+				}
+			}
 		}
 		if r, ok, err := j.find("new"); err != nil || !ok || r.Amount != money.Units(1) {
 			t.Fatalf("%+v, %v, %v", r, ok, err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/purchase"
@@ -1144,6 +1145,13 @@ func FuzzOffers(f *testing.F) {
 	seed, _ := json.Marshal(x402.PaymentRequired{X402Version: 2, Accepts: []x402.Requirements{s.offer()}})
 	f.Add(seed)
 	f.Add([]byte(`{"x402Version":1,"accepts":[{"scheme":"4mica-credit","network":"dev","maxAmountRequired":"1","payTo":"0x","asset":"0x"}]}`))
+	bundled := transferOffer("dev")
+	bundled.Extra["bundle"] = raw(map[string]any{"units": 7, "unit": "tokens", "valid": "1h", "route": "x"})
+	for _, o := range []x402.Requirements{transferOffer("base"), uptoOffer("arbitrum"), bundled} {
+		seed, _ := json.Marshal(x402.PaymentRequired{X402Version: 2, Accepts: []x402.Requirements{o}})
+		f.Add(seed)
+	}
+	f.Add([]byte(`{"t402Version":1,"accepts":[{"scheme":"exact","network":"base-sepolia","maxAmountRequired":"1","payTo":"0x209693Bc6afc0C5328bA36FaF03C514EF312287C","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e","maxTimeoutSeconds":60,"extra":{"name":"USDC","version":"2"}}]}`))
 	p, err := New(Config{Key: buyerKey, Budget: Budget{PerCall: "$1"}, Houses: []guarantee.Deployment{deployment}})
 	if err != nil {
 		f.Fatal(err)
@@ -1161,11 +1169,26 @@ func FuzzOffers(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, o := range list {
-			if o.deployment != deployment || o.chain.ID != 31337 || o.amount.IsZero() || o.payee.IsZero() || !o.token.Dollar {
+			if o.amount.IsZero() || o.payee.IsZero() || o.payee == buyerKey.Address() || !o.token.Dollar || o.chain.CAIP2() != o.Network {
 				t.Fatalf("payable: %+v", o)
 			}
-			if _, err := guarantee.Pay(context.Background(), buyerKey, o.deployment, o.Requirements, evm.Hash{}, noon); err != nil {
+			if !o.transfers() {
+				if o.deployment != deployment || o.chain.ID != 31337 {
+					t.Fatalf("payable: %+v", o)
+				}
+				if _, err := guarantee.Pay(context.Background(), buyerKey, o.deployment, o.Requirements, evm.Hash{}, noon); err != nil {
+					t.Fatalf("found payable and is not: %v", err)
+				}
+				continue
+			}
+			a, err := exact.Pay(context.Background(), buyerKey, o.Requirements, evm.Hash{}, noon)
+			if err != nil {
 				t.Fatalf("found payable and is not: %v", err)
+			}
+			if a.Amount != o.amount || a.To != o.payee || a.Asset != o.token.Address || a.Method != o.method || a.ChainID != o.chain.ID ||
+				a.Method == exact.EIP3009 && (a.Name != o.token.Name || a.Version != o.token.Version || !o.token.EIP3009) ||
+				a.ValidBefore > uint64(noon.Add(validMax).Unix()) || o.calls() == 0 {
+				t.Fatalf("signed %+v for %+v", a, o)
 			}
 		}
 	})

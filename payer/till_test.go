@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -476,3 +477,12 @@ func rlpHead(kind byte, size int) []byte {
 	n := number(uint64(size))
 	return append([]byte{kind + 55 + byte(len(n))}, n...)
 }
+
+// testClock is a clock that a test sets while handlers read it.
+type testClock struct{ at atomic.Int64 }
+
+func newClock() *testClock { c := &testClock{}; c.set(noon); return c }
+
+func (c *testClock) set(t time.Time) { c.at.Store(t.UnixNano()) }
+
+func (c *testClock) now() time.Time { return time.Unix(0, c.at.Load()).UTC() }
