@@ -50,11 +50,11 @@ func TestThePriceIsAnnounced(t *testing.T) {
 			"asset": "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "payTo": w.seller.Address().String(),
 			"resource": "https://api.example.org/quote/ACME?x=1", "description": "One quote", "mimeType": "application/json", "maxTimeoutSeconds": 60.0,
 			"extra": map[string]any{
-				"price": "$0.0005", "completion": "charged after success", "refund": "full on failure within 24h",
+				"price": "$0.0005", "completion": "charged after success", "refund": "full on failure until the cutoff of its cycle",
 				"uncaptured": "what is not charged is never owed", "expires": 1782122460.0, "tabEndpoint": "https://api.example.org/x402/tab",
 			},
 		}},
-		"price": "$0.0005", "waysToPay": []any{"guarantee"}, "completion": "charged after success", "refund": "full on failure within 24h",
+		"price": "$0.0005", "waysToPay": []any{"guarantee"}, "completion": "charged after success", "refund": "full on failure until the cutoff of its cycle",
 		"quoteExpires": "2026-06-22T10:01:00Z", "alternative": "/quote-delayed",
 		"try": "farthing get --max '$0.001' 'https://api.example.org/quote/ACME?x=1'",
 	}

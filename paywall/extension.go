@@ -37,11 +37,17 @@ func Listed() Option { return func(rt *route) { rt.listed = true } }
 // extensions are what a 402 says beside its offers.
 func (v *visit) extensions(offers []offer, accepts []x402.Requirements) (map[string]json.RawMessage, error) {
 	out := v.advertised(offers)
-	if v.pw.cfg.SignOffers && v.pw.cfg.Signer != nil {
+	if v.pw.signs() {
 		signed := make([]x402.Signed, len(accepts))
 		for i, r := range accepts {
 			var err error
-			if signed[i], err = x402.SignOffer(v.r.Context(), v.pw.cfg.Signer, x402.MakeOffer(v.resource, r, uint64(offers[0].quote.Expires)), i); err != nil {
+			offer := x402.MakeOffer(v.resource, r, uint64(offers[0].quote.Expires))
+			if v.pw.cfg.SignOffers == x402.FormatJWS {
+				signed[i], err = x402.SignOfferJWS(v.r.Context(), v.pw.cfg.Signer, v.pw.kid(), offer, i)
+			} else {
+				signed[i], err = x402.SignOffer(v.r.Context(), v.pw.cfg.Signer, offer, i)
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -63,13 +69,19 @@ func (v *visit) extensions(offers []offer, accepts []x402.Requirements) (map[str
 	return out, nil
 }
 
+// signs reports whether offers and receipts are signed.
+func (pw *Paywall) signs() bool { return pw.cfg.SignOffers != "" && pw.cfg.Signer != nil }
+
+// kid names the payee's key in the form jws.
+func (pw *Paywall) kid() string { return x402.PKH(pw.chain.ID, pw.payee) }
+
 // advertised are the extensions that are the same in every 402 of a request, and that payments have to send back as they
 // were if they send them back.
 func (v *visit) advertised(offers []offer) map[string]json.RawMessage {
 	out := map[string]json.RawMessage{x402.PaymentIDKey: x402.DeclarePaymentID(false)}
 	for _, o := range offers {
 		w, ok := o.way.(*transfer)
-		if !ok || o.token.EIP3009 && w.called != exact.UptoScheme {
+		if !ok || !w.byPermit2(o.token) {
 			continue
 		}
 		for key, entry := range map[string]func() json.RawMessage{exact.PermitExtension: x402.DeclareEIP2612, exact.ApprovalExtension: x402.DeclareERC20Approval} {

@@ -52,10 +52,21 @@ func TestExtensionsComeBackAsTheyWent(t *testing.T) {
 
 func TestOffersAndReceiptsAreSigned(t *testing.T) {
 	t.Parallel()
-	m := newMarket(t, func(c *paywall.Config) { c.SignOffers = true })
+	for _, form := range []string{x402.FormatEIP712, x402.FormatJWS} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			offersAndReceipts(t, form)
+		})
+	}
+}
+
+func offersAndReceipts(t *testing.T, form string) {
+	m := newMarket(t, func(c *paywall.Config) { c.SignOffers = form })
 	m.handle("GET /x", "$0.0005", hello)
 	required := m.terms(get("/x"))
-	keys := func(string) (evm.Address, bool) { return evm.Address{}, false }
+	keys := func(kid string) (evm.Address, bool) {
+		return m.seller.Address(), kid == x402.PKH(84532, m.seller.Address())
+	}
 	offer, signer, found, err := required.SignedOffer(required.Accepts[0], keys)
 	if err != nil || !found || signer != m.seller.Address() || offer.Amount != "500" {
 		t.Errorf("offer %+v by %s, %v %v", offer, signer, found, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -168,6 +169,41 @@ func (g guarantees) lastNote(p purchase.Purchase) (time.Time, bool) {
 	}
 	found, _ := findCycle(vf.params.Schedules, p.Asset, cycle, p.ReservedAt, g.pw.cfg.Now())
 	return found.Add(-noteSlack), !found.IsZero()
+}
+
+var refundWithin = regexp.MustCompile(`^(.*) within (\S+)$`)
+
+// until returns a refund rule as it can be kept for a promise: what it is worth can be lowered until the cutoff of its
+// cycle only, so no later deadline is announced.
+func (g guarantees) until(rule string, asset evm.Address, now time.Time) string {
+	words := refundWithin.FindStringSubmatch(rule)
+	if words == nil {
+		return rule
+	}
+	vf := g.pw.verifierKnown()
+	deadline, err := time.ParseDuration(words[2])
+	if err != nil || vf == nil {
+		return words[1] + " until the cutoff of its cycle"
+	}
+	last, listed := openCutoff(vf.params.Schedules, asset, now)
+	if listed && last.Add(-noteSlack).Before(now.Add(deadline)) {
+		return words[1] + " until " + last.Add(-noteSlack).UTC().Format(time.RFC3339)
+	}
+	return rule
+}
+
+// openCutoff returns the cutoff of the cycle that is open now; false for an asset without a schedule.
+func openCutoff(schedules []client.Schedule, asset evm.Address, now time.Time) (cutoff time.Time, listed bool) {
+	at := uint64(now.Unix())
+	var from uint64
+	for _, s := range schedules {
+		if length := uint64(s.Length / time.Second); s.Asset == asset && length > 0 && s.From <= at && (!listed || s.From >= from) {
+			from, listed = s.From, true
+			start := s.From + (at-s.From)/length*length
+			cutoff = time.Unix(int64(start+length), 0).Add(s.Cutoff)
+		}
+	}
+	return cutoff, listed
 }
 
 // noteSlack is left to a note to reach the clearing house before the cutoff of its cycle.

@@ -103,6 +103,9 @@ func (v *visit) offer(t tariff, in tender) (o offer, err error) {
 		return o, err
 	}
 	rules := v.rules(in.way)
+	if g, promised := in.way.(guarantees); promised {
+		rules.refund = g.until(rules.refund, in.token.Address, v.began)
+	}
 	o.quote = purchase.Quote{
 		Route: v.name(), Scheme: in.way.scheme(), Network: in.chain.CAIP2(), Asset: in.token.Address, Payee: v.pw.payee,
 		Amount: v.toSign(o), Price: t.text(),

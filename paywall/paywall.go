@@ -94,9 +94,10 @@ type Config struct {
 	// Paywalls that share a book must set it, to more than their slowest handler needs.
 	Abandoned time.Duration
 
-	// SignOffers signs every offer and receipt with the payee's key (offer-receipt): who holds one can show what was
-	// promised. A signature costs each 402 and each sale 0.1 ms.
-	SignOffers bool
+	// SignOffers is the form, "eip712" or "jws", in which every offer and receipt is signed with the payee's key
+	// (offer-receipt): who holds one can show what was promised. A signature costs each 402 and each sale 0.1 ms. Empty:
+	// none are signed.
+	SignOffers string
 
 	DevNote string // added to every 402 where money is not real: "Development money."
 	Help    string // URL of help for buyers, for the 402
@@ -146,6 +147,9 @@ func New(cfg Config) (*Paywall, error) {
 	setDefault(&pw.cfg.Wait, DefaultWait)
 	if err := errors.Join(pw.readPayee(), pw.readNetwork(), pw.readHouse(), pw.readFacilitators(), pw.readBase(), pw.readAccept()); err != nil {
 		return nil, err
+	}
+	if cfg.SignOffers != "" && cfg.SignOffers != x402.FormatEIP712 && cfg.SignOffers != x402.FormatJWS {
+		return nil, x402.Errorf("config_invalid", "sign_offers: no form is called %q", clip(cfg.SignOffers)).WithHint("eip712 or jws")
 	}
 	if cfg.Purchases == nil {
 		return nil, x402.Errorf("config_invalid", "purchases: a book is needed, or one payment could buy twice").
@@ -280,6 +284,16 @@ func (pw *Paywall) Ways() (names []string) {
 		}
 	}
 	return names
+}
+
+// Tokens returns the tokens of a network that transfers are accepted in by signatures of their own.
+func (pw *Paywall) Tokens(chainID uint64) (tokens []network.Token) {
+	for _, t := range pw.tenders {
+		if _, moves := t.way.(*transfer); moves && t.chain.ID == chainID && !slices.Contains(tokens, t.token) {
+			tokens = append(tokens, t.token)
+		}
+	}
+	return tokens
 }
 
 // Payee returns the address that is paid.

@@ -340,7 +340,7 @@ func (v *visit) receiptOf(w way, p purchase.Purchase) receipt {
 	default:
 		r.amount, r.note = &charged, p.Proof
 	}
-	if v.pw.cfg.SignOffers && v.pw.cfg.Signer != nil && p.State == purchase.Committed {
+	if v.pw.signs() && p.State == purchase.Committed {
 		r.signed = v.signReceipt(p, r.amount.String())
 	}
 	return r
@@ -357,7 +357,13 @@ func (v *visit) signReceipt(p purchase.Purchase, amount string) json.RawMessage 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.r.Context()), signTime)
 	defer cancel()
-	entry, err := x402.SignReceipt(ctx, v.pw.cfg.Signer, r)
+	var entry json.RawMessage
+	var err error
+	if v.pw.cfg.SignOffers == x402.FormatJWS {
+		entry, err = x402.SignReceiptJWS(ctx, v.pw.cfg.Signer, v.pw.kid(), r)
+	} else {
+		entry, err = x402.SignReceipt(ctx, v.pw.cfg.Signer, r)
+	}
 	if err != nil {
 		v.pw.log.Warn("receipt is not signed", "purchase", p.ID, "error", err)
 		return nil

@@ -180,14 +180,14 @@ func (pw *Paywall) wayCalled(name string) (way, error) {
 				WithHint("its URL, such as https://clear.example.org")
 		}
 		return guarantees{pw}, nil
-	case exact.Scheme, exact.UptoScheme:
+	case exact.Scheme, exact.UptoScheme, exact.LegacyScheme:
 		if len(pw.transfer.asked) == 0 {
 			return nil, x402.Errorf("config_invalid", "facilitator: none is named, and %s is accepted", name).
 				WithHint("its URL; farthing facilitator runs one")
 		}
 		return pw.transfer.way(name), nil
 	}
-	return nil, x402.Errorf("config_invalid", "accept: no way to pay is called %q", clip(name)).WithHint("guarantee, exact or upto")
+	return nil, x402.Errorf("config_invalid", "accept: no way to pay is called %q", clip(name)).WithHint("guarantee, exact, upto or exact-legacy")
 }
 
 // wayOf returns the way by which a purchase was paid, and false if this paywall does not know it any more.
@@ -195,7 +195,7 @@ func (pw *Paywall) wayOf(p purchase.Purchase) (way, bool) {
 	switch p.Way {
 	case guarantee.Scheme:
 		return guarantees{pw}, pw.house != nil
-	case exact.Scheme, exact.UptoScheme:
+	case exact.Scheme, exact.UptoScheme, exact.LegacyScheme:
 		return pw.transfer.way(p.Way), true
 	}
 	return nil, false

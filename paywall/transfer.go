@@ -12,6 +12,7 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
@@ -67,7 +68,7 @@ type transfer struct {
 func (ts *transfers) way(scheme string) *transfer {
 	ts.once.Do(func() {
 		ts.ways = make(map[string]*transfer)
-		for _, s := range []string{exact.Scheme, exact.UptoScheme} {
+		for _, s := range []string{exact.Scheme, exact.UptoScheme, exact.LegacyScheme} {
 			ts.ways[s] = &transfer{ts, s}
 		}
 		for _, f := range ts.asked {
@@ -183,13 +184,13 @@ func (w *transfer) describe(v *visit, o offer, extra map[string]any) bool {
 	if o.token.Name != "" {
 		extra["name"], extra["version"] = o.token.Name, o.token.Version
 	}
-	if !o.token.EIP3009 || w.called == exact.UptoScheme {
+	if w.byPermit2(o.token) {
 		extra["assetTransferMethod"] = string(exact.Permit2)
 	}
 	ctx, cancel := context.WithTimeout(v.r.Context(), supportedWait)
 	defer cancel()
 	_, kind, err := w.facilitator(ctx, o.chain.CAIP2())
-	if w.called != exact.UptoScheme {
+	if w.called == exact.Scheme {
 		// Who settles may be away for a while: the offer stands, and paying is refused until it is back.
 		return err == nil || status(asCoded(err)) >= 500 && asCoded(err).Code == "facilitator_unreachable"
 	}
@@ -197,9 +198,23 @@ func (w *transfer) describe(v *visit, o offer, extra map[string]any) bool {
 		w.pw.log.Warn("cannot offer a way to pay", "way", w.called, "network", o.chain.CAIP2(), "error", err)
 		return false
 	}
-	address, known := kind.Extra["facilitatorAddress"]
-	extra["facilitatorAddress"] = address
-	return known
+	for _, name := range settlersWords[w.called] {
+		word, known := kind.Extra[name]
+		if !known {
+			w.pw.log.Warn("facilitator does not say what an offer needs", "way", w.called, "network", o.chain.CAIP2(), "member", name)
+			return false
+		}
+		extra[name] = word
+	}
+	return true
+}
+
+// settlersWords are the members of extra that only a facilitator can say: which of its accounts settles.
+var settlersWords = map[string][]string{exact.UptoScheme: {"facilitatorAddress"}, exact.LegacyScheme: {"spender", "tokenType"}}
+
+// byPermit2 reports whether the token moves through Permit2.
+func (w *transfer) byPermit2(t network.Token) bool {
+	return w.called == exact.UptoScheme || w.called == exact.Scheme && !t.EIP3009
 }
 
 func asCoded(err error) *x402.Error {
@@ -222,7 +237,7 @@ func (w *transfer) terms(in tender, q purchase.Quote, lasts time.Duration) x402.
 	}
 	set("name", in.token.Name)
 	set("version", in.token.Version)
-	if !in.token.EIP3009 || w.called == exact.UptoScheme {
+	if w.byPermit2(in.token) {
 		set("assetTransferMethod", string(exact.Permit2))
 	}
 	return r
@@ -269,8 +284,10 @@ func (w *transfer) read(v *visit, p *x402.Payment, among []tender) (payment, *x4
 
 func (w *transfer) readIn(v *visit, p *x402.Payment, in tender) (payment, *x402.Error) {
 	against := w.terms(in, purchase.Quote{}, w.lasts(v.route))
-	if p.Accepted != nil && w.called == exact.UptoScheme {
-		against.Extra["facilitatorAddress"] = p.Accepted.Extra["facilitatorAddress"]
+	if p.Accepted != nil {
+		for _, name := range settlersWords[w.called] {
+			against.Extra[name] = p.Accepted.Extra[name]
+		}
 	}
 	a, err := exact.Read(*p, against)
 	if err != nil {
@@ -294,12 +311,14 @@ func (s authorized) facts() facts {
 // check compares the authorization with what was agreed; a fault of its times is returned apart.
 func (s authorized) check(a *agreement, now time.Time) (wrong, late *x402.Error) {
 	r := s.terms(a.tender, a.quote, transferLasts)
-	if s.Scheme == exact.UptoScheme {
+	if words := settlersWords[s.Scheme]; words != nil {
 		_, kind, err := s.facilitator(context.Background(), r.Network)
 		if err != nil {
 			return internal(err), nil
 		}
-		r.Extra["facilitatorAddress"] = kind.Extra["facilitatorAddress"]
+		for _, name := range words {
+			r.Extra[name] = kind.Extra[name]
+		}
 	}
 	err := s.Check(r, now)
 	if err == nil {
@@ -356,8 +375,8 @@ func (s authorized) reserve(ctx context.Context, a *agreement, p purchase.Purcha
 // request is what a facilitator is asked about a purchase, and what the purchase keeps so that it can be asked again.
 func (s authorized) request(v *visit, a *agreement) ([]byte, error) {
 	r := s.terms(a.tender, a.quote, s.lasts(v.route))
-	if s.Scheme == exact.UptoScheme {
-		r.Extra["facilitatorAddress"], _ = json.Marshal(s.Facilitator)
+	for _, name := range settlersWords[s.Scheme] {
+		r.Extra[name] = s.sent.Accepted.Extra[name] // it was compared
 	}
 	if v.settleWithin > 0 {
 		r.Extra["settleWithin"], _ = json.Marshal(int(v.settleWithin / time.Second))

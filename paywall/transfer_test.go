@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
@@ -54,7 +55,8 @@ func (b *bank) Supported(context.Context) (x402.Supported, error) {
 	var s x402.Supported
 	for _, chain := range []string{"eip155:84532", "eip155:42161"} {
 		s.Kinds = append(s.Kinds, x402.Kind{X402Version: 2, Scheme: "exact", Network: chain},
-			x402.Kind{X402Version: 2, Scheme: "upto", Network: chain, Extra: map[string]json.RawMessage{"facilitatorAddress": address}})
+			x402.Kind{X402Version: 2, Scheme: "upto", Network: chain, Extra: map[string]json.RawMessage{"facilitatorAddress": address}},
+			x402.Kind{X402Version: 2, Scheme: "exact-legacy", Network: chain, Extra: map[string]json.RawMessage{"spender": address, "tokenType": json.RawMessage(`"legacy"`)}})
 	}
 	return s, nil
 }
@@ -296,6 +298,24 @@ func TestATransferPaysOnceAndIsInTheReceipt(t *testing.T) {
 			}
 			m.bank.expect(t, 500, 1)
 		})
+	}
+}
+
+// T402's way for tokens that know no signatures: an allowance, and a signature that only the facilitator ever reads.
+func TestATransferOutOfAnAllowance(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t, func(c *paywall.Config) { c.Accept = []string{"exact-legacy"} })
+	m.handle("GET /x", "$0.0005", hello)
+	paid := m.buy(get("/x"), "exact-legacy")
+	for range 2 {
+		if a := m.do(paid); a.StatusCode != 200 || receiptOf(t, a).Amount != "500" {
+			t.Errorf("%d %s", a.StatusCode, a.body)
+		}
+	}
+	m.bank.expect(t, 500, 1)
+	other := key(t).Address()
+	if a := m.do(m.buy(get("/x"), "exact-legacy", func(o *order) { o.spoil = func(a *exact.Authorization) { a.Spender = other } })); a.StatusCode != 402 {
+		t.Errorf("for another spender: %d %s", a.StatusCode, a.body)
 	}
 }
 
@@ -657,4 +677,37 @@ func TestAHandlerMaySayTheChargeInTheReferencesHeader(t *testing.T) {
 		}
 	}
 	m.bank.expect(t, 18123, 3)
+}
+
+// What a promise is worth can be lowered until its cycle's cutoff, so nobody is promised a refund after that.
+func TestNoRefundIsAnnouncedThatCannotBeKept(t *testing.T) {
+	t.Parallel()
+	house := newWorld(t)
+	m := newMarket(t, func(c *paywall.Config) { c.House, c.Accept = house.house, []string{"guarantee", "exact"} })
+	m.handle("GET /x", "$0.0005", hello, paywall.Refund("full on failure within 24h"))
+	said := func() (promise, transfer string) {
+		for _, r := range m.terms(get("/x")).Accepts {
+			if r.Scheme == "exact" {
+				transfer = r.ExtraString("refund")
+			} else {
+				promise = r.ExtraString("refund")
+			}
+		}
+		return promise, transfer
+	}
+	if p, e := said(); p != "full on failure until the cutoff of its cycle" || e != "full on failure within 24h" {
+		t.Errorf("before the house has said when: %q, %q", p, e)
+	}
+	now := uint64(m.clock.now().Unix())
+	asset := m.chain.Tokens[0].Address
+	house.house.set(func() {
+		house.house.schedules = []client.Schedule{{Asset: asset, From: now - now%3600, Length: time.Hour, Cutoff: time.Minute}}
+	})
+	if err := m.pw.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := "full on failure until " + time.Unix(int64(now-now%3600+3660-2), 0).UTC().Format(time.RFC3339)
+	if p, _ := said(); p != want {
+		t.Errorf("%q, want %q", p, want)
+	}
 }

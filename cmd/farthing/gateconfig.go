@@ -27,7 +27,7 @@ type gateFile struct {
 	ClearingHouse string
 	Facilitator   string
 	RPCURL        string
-	SignOffers    bool
+	SignOffers    string
 	Costs         costing
 	Routes        []gateRoute
 }
@@ -109,7 +109,7 @@ func parseGate(name string, text []byte, env func(string) (string, bool)) (gateF
 			"facilitator":    func(n *yaml.Node) { g.Facilitator = p.text(n).Text },
 			"rpc_url":        func(n *yaml.Node) { g.RPCURL = p.text(n).Text },
 			"accept":         func(n *yaml.Node) { g.Accept = p.ways(n) },
-			"sign_offers":    func(n *yaml.Node) { g.SignOffers = p.yes(n) },
+			"sign_offers":    func(n *yaml.Node) { g.SignOffers = p.text(n).Text },
 			"costs":          func(n *yaml.Node) { g.Costs = p.costs(n) },
 			"routes":         func(n *yaml.Node) { g.Routes = p.routes(n) },
 		})
@@ -196,7 +196,7 @@ func (p *gateParser) ways(n *yaml.Node) []located {
 	all := p.texts(n)
 	for _, l := range all {
 		e, err := paywall.ParseEntry(l.Text)
-		if err != nil || !slices.Contains([]string{"guarantee", "exact", "upto"}, e.Way) {
+		if err != nil || !slices.Contains([]string{"guarantee", "exact", "upto", "exact-legacy"}, e.Way) {
 			p.fault(l, "accept: %q is no way to pay", l.Text).hint("such as guarantee, exact, upto, or exact on arbitrum in USDC")
 		}
 	}

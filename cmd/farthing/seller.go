@@ -10,6 +10,7 @@ import (
 
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/store"
@@ -153,6 +154,14 @@ func (c *sellerFlags) open(r *run, file gateFile) (_ *counter, err error) {
 	}
 	if s.Paywall, err = paywall.New(config); err != nil {
 		return nil, err
+	}
+	if w, ok := config.Witness.(*window); ok {
+		// A wrong signing domain would make every payment look forged.
+		for _, token := range s.Paywall.Tokens(w.on.ID) {
+			if err := exact.ProbeToken(r.ctx, w.client, token); err != nil {
+				return nil, err
+			}
+		}
 	}
 	s.file = file
 	s.closers = append(s.closers, func() {
