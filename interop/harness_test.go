@@ -151,6 +151,16 @@ func (p *process) stop() {
 	<-p.ended
 }
 
+// last returns the end of what the process has written.
+func (p *process) last() string {
+	const most = 4000
+	text := p.text()
+	if len(text) > most {
+		text = "…" + text[len(text)-most:]
+	}
+	return text
+}
+
 func (p *process) text() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -305,7 +315,7 @@ func serve(t testing.TB, name string, o options) *server {
 	t.Cleanup(func() {
 		s.stop()
 		if t.Failed() {
-			t.Logf("%s wrote:\n%s", name, s.text())
+			t.Logf("%s wrote:\n%s", name, s.last())
 		}
 	})
 	return s

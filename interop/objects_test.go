@@ -28,7 +28,7 @@ func raw(s string) json.RawMessage {
 func offer(c network.Chain, token network.Token, scheme string, amount string, extra map[string]string) x402.Requirements {
 	r := x402.Requirements{
 		Scheme: scheme, Network: c.CAIP2(), Amount: amount, Asset: token.Address.String(),
-		PayTo: account(accountFarthing).Address().String(), MaxTimeoutSeconds: 300,
+		PayTo: account(accountPayee).Address().String(), MaxTimeoutSeconds: 300,
 		Extra: map[string]json.RawMessage{"name": raw(token.Name), "version": raw(token.Version)},
 	}
 	for k, v := range extra {
@@ -132,7 +132,7 @@ func TestPaymentsOfFarthingAreVerified(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				p := w.payer(t)
-				p.approve(t, exact.Permit2Address)
+				p.approve(t, permit2)
 				p.approve(t, legacySpender)
 				terms := x402.PaymentRequired{X402Version: c.version, Dialect: c.dialect, Resource: x402.Resource{URL: "http://127.0.0.1/x"}, Accepts: []x402.Requirements{c.offer}}
 				payment := sign(t, p.PrivateKey, terms)
@@ -162,9 +162,14 @@ func TestPaymentsOfFarthingAreVerified(t *testing.T) {
 // sign answers terms with a payment for their first offer.
 func sign(t testing.TB, key evm.Signer, terms x402.PaymentRequired) x402.Payment {
 	t.Helper()
-	var nonce evm.Hash
-	must(rand.Read(nonce[:]))(t)
-	a := must(exact.Pay(context.Background(), key, terms.Accepts[0], nonce, time.Now()))(t)
+	a := must(exact.Pay(context.Background(), key, terms.Accepts[0], nonce(t), time.Now()))(t)
 	payload := must(a.Payload())(t)
 	return must(x402.NewPayment(terms, terms.Accepts[0], payload))(t)
+}
+
+// nonce is one that nobody has used.
+func nonce(t testing.TB) (n evm.Hash) {
+	t.Helper()
+	must(rand.Read(n[:]))(t)
+	return n
 }

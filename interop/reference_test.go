@@ -2,15 +2,13 @@ package interop
 
 import (
 	"testing"
-
-	"github.com/farthing402/farthing/exact"
 )
 
 // The published packages among themselves, on this chain. If these fail, the chain or this harness is wrong, not
 // farthing; and they show what the packages do where their documentation is silent.
 func TestPublishedPackagesAmongThemselves(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
-		payee := account(accountFarthing).Address().String()
+		payee := account(accountPayee).Address().String()
 		facilitator := w.referenceFacilitator(t)
 		asset := options{"address": w.usdc.Address.String(), "name": w.usdc.Name, "version": w.usdc.Version}
 		v2 := serve(t, "seller-x402.mjs", options{"facilitator": facilitator, "payTo": payee, "network": w.chain.CAIP2(), "asset": asset})
@@ -34,7 +32,7 @@ func TestPublishedPackagesAmongThemselves(t *testing.T) {
 				t.Parallel()
 				p := w.payer(t)
 				if c.more["approve"] == true {
-					p.approve(t, exact.Permit2Address)
+					p.approve(t, permit2)
 				}
 				before := c.seller.served(c.path)
 				r := once(t, c.buyer, options{"url": c.seller.url + c.path, "key": secret(p.PrivateKey)}.with(c.more))

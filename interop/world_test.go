@@ -15,6 +15,7 @@ import (
 	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/evm/devchain"
 	"github.com/farthing402/farthing/evm/keystore"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 )
@@ -45,6 +46,7 @@ const (
 	accountT402
 	accountFarthing
 	accountFarthing2
+	accountPayee
 )
 
 func account(n int) *evm.PrivateKey { return devchain.Accounts()[n] }
@@ -279,6 +281,8 @@ func (p *payer) transfers(t testing.TB) int {
 	return len(must(p.w.client.Logs(t.Context(), p.w.usdc.Address, []evm.Hash{transferTopic, word}, p.from, head.Number))(t))
 }
 
+var permit2 = exact.Permit2Address
+
 // approve lets a spender move the payer's USDC. Everybody has to allow Permit2 that once who pays through it.
 func (p *payer) approve(t testing.TB, spender evm.Address) {
 	t.Helper()
@@ -306,8 +310,11 @@ func (w *world) farthingFacilitator(t testing.TB) string {
 			keys[i] = filepath.Join(w.dir, fmt.Sprintf("%s-%d.json", w.kind, n))
 			check(t, keystore.Import(keys[i], account(n), nil, keystore.Light))
 		}
-		p := must(startProcess("", w.env(), farthing, "facilitator", "--network", w.chain.Name, "--rpc-url", w.rpc,
-			"--key", keys[0], "--lane", keys[1], "--listen", "127.0.0.1:0"))(t)
+		args := []string{"facilitator", "--network", w.chain.Name, "--rpc-url", w.rpc, "--key", keys[0], "--lane", keys[1], "--listen", "127.0.0.1:0", "--per-minute", "0"}
+		if w.kind == "anvil" {
+			args = append(args, "--settle-depth", "0") // it makes a block for a transaction, and no other on top
+		}
+		p := must(startProcess("", w.env(), farthing, args...))(t)
 		w.processes = append(w.processes, p)
 		w.ours = must(p.await(`(http://127\.0\.0\.1:\d+)`))(t)
 	}

@@ -150,6 +150,9 @@ func (n Node) Balance(context.Context, evm.Address) (money.Amount, error) {
 	return money.Units(1_000_000_000_000_000_000), nil
 }
 
+// FeeNow returns what a unit of gas costs.
+func (n Node) FeeNow(context.Context) (uint64, error) { return 1, nil }
+
 // Relay takes somebody else's signed transaction into the pool.
 func (n Node) Relay(_ context.Context, raw []byte) error {
 	t, err := evm.ParseTransaction(raw)
