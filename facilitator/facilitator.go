@@ -162,13 +162,7 @@ func (f *Facilitator) verify(ctx context.Context, p x402.Payment, r x402.Require
 	if err := n.judge(ctx, v, a, r, simulate); err != nil {
 		return a, err
 	}
-	ask, before, err := n.ask(a, a.Amount)
-	if err != nil {
-		return a, err
-	}
-	if len(before) > 0 {
-		ask.Shared = false
-	}
+	ask := draft(a, a.Amount)
 	if a.Method == exact.Legacy { // no contract knows what was settled
 		s, _, found, err := n.desk.Find(ctx, ask.ID)
 		if err != nil {

@@ -231,8 +231,8 @@ func (n *Network) judge(ctx context.Context, v *exact.Verifier, a exact.Authoriz
 	return v.Judge(ctx, a, r, n.c.Now(), simulate)
 }
 
-// ask is what the desk is asked for.
-func (n *Network) ask(a exact.Authorization, amount money.Amount) (desk.Ask, []exact.Step, error) {
+// draft is what the desk would be asked for, without the call.
+func draft(a exact.Authorization, amount money.Amount) desk.Ask {
 	ask := desk.Ask{
 		ID: a.ID(), ChainID: a.ChainID, Scheme: a.Scheme, Asset: a.Asset, Payer: a.From, Payee: a.To, Amount: amount, Nonce: a.Nonce,
 		ValidAfter: a.ValidAfter, ValidBefore: a.ValidBefore, Mark: desk.MarkNonce,
@@ -241,8 +241,17 @@ func (n *Network) ask(a exact.Authorization, amount money.Amount) (desk.Ask, []e
 	case exact.Permit2:
 		ask.Mark = desk.MarkData
 	case exact.Legacy:
-		ask.Mark = desk.MarkOwn
+		ask.Mark, ask.Lane = desk.MarkOwn, a.Spender
 	}
+	if a.Scheme == exact.UptoScheme {
+		ask.Lane = a.Facilitator
+	}
+	return ask
+}
+
+// ask is what the desk is asked for, and what has to be on the chain before.
+func (n *Network) ask(a exact.Authorization, amount money.Amount) (desk.Ask, []exact.Step, error) {
+	ask := draft(a, amount)
 	if amount.IsZero() && a.Scheme == exact.UptoScheme {
 		return ask, nil, nil // nothing is sent
 	}

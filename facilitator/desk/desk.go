@@ -216,7 +216,8 @@ func (d *Desk) Find(ctx context.Context, id evm.Hash) (s Settlement, tx evm.Hash
 	return s, s.Tx, found, err
 }
 
-// Admit says whether an ask could be settled now: an [*x402.Error] if it could not. It asks neither book nor chain.
+// Admit says whether an ask could be settled now: an [*x402.Error] if it could not. It asks neither book nor chain, and
+// does not look at the call.
 func (d *Desk) Admit(a Ask, now time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -226,8 +227,6 @@ func (d *Desk) Admit(a Ask, now time.Time) error {
 		return x402.Errorf("invalid_network", "payment is for chain %d", a.ChainID)
 	case !slices.Contains(d.c.Tokens, a.Asset):
 		return x402.Errorf("asset_not_served", "token %s is not settled on eip155:%d", a.Asset, d.c.ChainID)
-	case len(d.c.Selectors) > 0 && !a.Amount.IsZero() && (len(a.Data) < 4 || !slices.Contains(d.c.Selectors, [4]byte(a.Data[:4]))):
-		return x402.Errorf("call_not_served", "the call that would settle it is not one that is sent")
 	case !a.Lane.IsZero() && d.lane(a.Lane) == nil:
 		return x402.Errorf("unsupported_payload_type", "only %s may settle it, which is not one of the lanes", a.Lane)
 	case !d.inTime(a, now, d.backlog()):
@@ -294,6 +293,9 @@ func (d *Desk) Ask(ctx context.Context, a Ask, within time.Duration, now time.Ti
 	}
 	if err := d.Admit(a, now); err != nil {
 		return Settlement{}, err
+	}
+	if len(d.c.Selectors) > 0 && !a.Amount.IsZero() && (len(a.Data) < 4 || !slices.Contains(d.c.Selectors, [4]byte(a.Data[:4]))) {
+		return Settlement{}, x402.Errorf("call_not_served", "the call that would settle it is not one that is sent")
 	}
 	if a.Amount.IsZero() { // an upto of which nothing is charged: only its record uses it up
 		s := Settlement{Ask: a, State: Settled, AskedAt: now.UTC(), Due: now.UTC(), DoneAt: now.UTC()}
