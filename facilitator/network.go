@@ -20,7 +20,6 @@ import (
 type Node interface {
 	desk.Chain
 	ChainID() uint64
-	Balance(ctx context.Context, account evm.Address) (money.Amount, error)
 }
 
 // NetworkConfig says how payments on one chain are taken. Chain, Node, Book and Lanes must be set.

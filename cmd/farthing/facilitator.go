@@ -36,7 +36,7 @@ type deskFlags struct {
 	Lane        []string      `help:"Key file of one more account that sends settlements and pays their gas. Two lanes send twice at once. Each belongs to this process alone." placeholder:"FILE"`
 	APIKeys     string        `name:"api-keys" help:"File of those who may verify and settle, NAME:SECRET on each line; without it everyone may." placeholder:"FILE"`
 	PerMinute   int           `default:"6000" help:"Calls to /verify and /settle taken from one key or address in a minute; 0 is no limit." placeholder:"N"`
-	SettleDepth int           `default:"-1" help:"Blocks on top of a settlement's block before it counts; default 1, on the development chain 0." placeholder:"N"`
+	SettleDepth int           `default:"0" help:"Blocks on top of a settlement's block before it counts. What a reorganisation takes back is settled again." placeholder:"N"`
 	SettleWait  time.Duration `default:"20s" help:"How long /settle waits for the chain before it says settlement_pending."`
 	Batch       int           `default:"100" help:"Settlements that share a transaction at most; 1 sends each alone." placeholder:"N"`
 	GasPerPayer uint64        `default:"50000000" help:"Gas a day for one payer's settlements, failed ones included; 0 is no limit." placeholder:"GAS"`
@@ -265,7 +265,7 @@ func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []
 	}
 	fc := facilitator.Config{Wait: c.SettleWait, Keys: keys, PerMinute: c.PerMinute, Catalogue: db.Catalogue(), Now: now, Log: log}
 	for _, s := range specs {
-		depth := settleDepth(s.On, c.SettleDepth)
+		depth := settleDepth(c.SettleDepth)
 		nc := facilitator.NetworkConfig{
 			Chain: s.On, Node: s.Client, Book: db.Settlements(), Depth: depth, Factories: factories, BatchMax: c.Batch,
 			GasPerPayer: c.GasPerPayer, SpendMax: most, SponsorMax: sponsor, Lookback: c.Lookback, Now: now, Log: log,
@@ -300,15 +300,10 @@ func coin(flag, text string) (money.Amount, error) {
 // laneBump is how long a settlement may wait in a pool before its fees are raised: authorizations expire in minutes.
 const laneBump = 20 * time.Second
 
-func settleDepth(on network.Chain, told int) uint64 {
-	switch {
-	case told >= 0:
-		return uint64(told)
-	case on.ID == devchain.DefaultChainID: // also nodes that make a block only when there is something to put in
-		return 0
-	}
-	return 1
-}
+// settleDepth is how deep a settlement must lie, unless told: in the newest block, as the published facilitators have it.
+// What a reorganisation takes back is settled again, and nodes that make a block only when there is something to put in
+// never have a second one.
+func settleDepth(told int) uint64 { return uint64(max(told, 0)) }
 
 // apiKeys reads NAME:SECRET lines. What begins with # is a remark.
 func apiKeys(path string) (keys []facilitator.Key, err error) {
@@ -372,7 +367,7 @@ func (c *facilitatorCmd) dev(r *run) (own *devchain.Chain, book string, spec des
 }
 
 // devDesk are the settings of the facilitator in a development clearing house.
-var devDesk = deskFlags{SponsorMax: "0.01", SettleDepth: -1, SettleWait: facilitator.DefaultWait, Batch: desk.DefaultBatchMax, Lookback: desk.DefaultLookback}
+var devDesk = deskFlags{SponsorMax: "0.01", SettleWait: facilitator.DefaultWait, Batch: desk.DefaultBatchMax, Lookback: desk.DefaultLookback}
 
 // deskChain is the chain of a deployment with every token that may be settled there: the known ones, and those that are
 // cleared.
@@ -452,7 +447,7 @@ func (r *run) announceFacilitator(f *facilitator.Facilitator, c deskFlags, specs
 		if n.Batches() && c.Batch > 1 {
 			how = fmt.Sprintf("up to %d settlements that wait together share a transaction", c.Batch)
 		}
-		r.say("trusts      the node of %s; a settlement counts with %d blocks on top of it", on.Name, settleDepth(on, c.SettleDepth))
+		r.say("trusts      the node of %s; a settlement counts with %d blocks on top of it", on.Name, settleDepth(c.SettleDepth))
 		r.say("sends       %s", how)
 		for _, lane := range s.Lanes {
 			balance, err := s.Client.Balance(r.ctx, lane.Address())

@@ -117,3 +117,9 @@ func (c *Client) Relay(ctx context.Context, raw []byte) error {
 	}
 	return err
 }
+
+// FeeNow returns what a unit of gas costs now, in wei: the base fee and the tip that the node proposes.
+func (c *Client) FeeNow(ctx context.Context) (uint64, error) {
+	price, err := c.GasPrice(ctx)
+	return price.Wei(), err
+}

@@ -69,6 +69,12 @@ type Chain interface {
 	// Input returns the data of a transaction.
 	Input(ctx context.Context, tx evm.Hash) ([]byte, error)
 
+	// Balance returns an account's native coin, in wei.
+	Balance(ctx context.Context, account evm.Address) (money.Amount, error)
+
+	// FeeNow returns what a unit of gas costs now, in wei.
+	FeeNow(ctx context.Context) (uint64, error)
+
 	// Relay gives somebody else's signed transaction to the node.
 	Relay(ctx context.Context, raw []byte) error
 }

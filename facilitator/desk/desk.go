@@ -89,6 +89,7 @@ type Desk struct {
 	day   string              // guarded by mu
 	gas   map[evm.Address]uint64
 	wei   money.Amount
+	poor  error // guarded by mu: why no lane could pay for gas, when one was last wanted
 	head  uint64
 	ready bool // guarded by mu: what the book has open is here
 }
@@ -235,6 +236,8 @@ func (d *Desk) Admit(a Ask, now time.Time) error {
 		return x402.Errorf("gas_budget_exceeded", "settling for %s has used %d gas today, %d are paid a day", a.Payer, d.gas[a.Payer], d.c.GasPerPayer)
 	case !d.c.SpendMax.IsZero() && !d.wei.Less(d.c.SpendMax):
 		return x402.Errorf("settlement_busy", "the facilitator has spent its gas of the day on eip155:%d", d.c.ChainID)
+	case d.poor != nil:
+		return x402.Errorf("settlement_busy", "%w", d.poor)
 	case len(d.open) >= d.c.OpenMax:
 		return x402.Errorf("settlement_busy", "%d payments wait to be settled", len(d.open))
 	}

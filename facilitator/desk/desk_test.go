@@ -424,3 +424,56 @@ func TestALaneWhoseKeyIsGoneIsMissed(t *testing.T) {
 		t.Error("a settlement on its way from another account was taken over")
 	}
 }
+
+// A lane without coin gets nothing to send, and new payments are turned away until it has some.
+func TestALaneThatCannotPayForGasSendsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	key, err := evm.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.lanes = []*evm.PrivateKey{key}
+	w.start()
+	a, b := w.transfer(payer(0), 500, 1), w.transfer(payer(0), 5, 2)
+	w.ask(a)
+	if err := w.desk.Step(t.Context(), w.now()); err == nil {
+		t.Error("nobody is told")
+	}
+	w.want(a, desk.Queued, "")
+	w.refuses(b, "settlement_busy")
+	if err := w.chain.AdvanceTime(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	w.mine(1)
+	_ = w.desk.Step(t.Context(), w.now()) // says again that there is no coin
+	w.want(a, desk.Failed, "invalid_exact_evm_payload_authorization_valid_before")
+	c := w.transfer(payer(0), 7, 3)
+	w.refuses(c, "settlement_busy")
+	w.by(payer(1), evm.Call{To: key.Address(), Value: money.Units(1e18).Word()})
+	w.step()
+	w.ask(c)
+	w.settle()
+	if w.want(c, desk.Settled, ""); w.dollars(payee) != 7 {
+		t.Errorf("%d units moved", w.dollars(payee))
+	}
+}
+
+// One lane is out of coin: the other does the work.
+func TestARichLaneWorksForAPoorOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	key, err := evm.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.lanes = []*evm.PrivateKey{key, devchain.Accounts()[0]}
+	w.start()
+	for i := range byte(3) {
+		w.ask(w.transfer(payer(0), 5, 1+i))
+		w.settle()
+	}
+	if w.dollars(payee) != 15 {
+		t.Errorf("%d units moved", w.dollars(payee))
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
 )
 
 // unit is what one transaction is to carry.
@@ -16,9 +17,13 @@ type unit []Settlement
 func (p *pass) dispatch(ctx context.Context) error {
 	p.handed = make(map[Lane]bool)
 	queued := p.list(Queued)
-	if len(queued) == 0 {
+	p.mu.Lock()
+	wanted := len(queued) > 0 || p.poor != nil
+	p.mu.Unlock()
+	if !wanted {
 		return nil
 	}
+	broke := p.purses(ctx)                        // what expires ends all the same
 	busy := make(map[evm.Address]map[string]bool) // calls in flight of each lane
 	for _, s := range p.list(Sent) {
 		if busy[s.From] == nil {
@@ -26,7 +31,7 @@ func (p *pass) dispatch(ctx context.Context) error {
 		}
 		busy[s.From][s.Call] = true
 	}
-	var failed []error
+	failed := []error{broke}
 	var company unit
 	waiting, due := 0, 0
 	for _, s := range queued {
@@ -75,7 +80,10 @@ func (p *pass) pick(busy map[evm.Address]map[string]bool, only evm.Address, alon
 		address := lane.Address()
 		inFlight := len(busy[address])
 		last := p.last[address]
+		_, pays := p.purse[address]
 		switch {
+		case !pays:
+			continue
 		case !only.IsZero() && address != only, inFlight >= p.c.InFlight:
 			continue
 		case !alone && inFlight > 0 && !last.full && p.now.Sub(last.at) < p.c.BlockTime:
@@ -207,6 +215,9 @@ func (p *pass) halve(ctx context.Context, lane Lane, group unit, busy map[evm.Ad
 
 // hand records that a call carries settlements, and asks for the call, in one write.
 func (p *pass) hand(ctx context.Context, lane Lane, call evm.Call, group unit, busy map[evm.Address]map[string]bool, full bool) error {
+	if err := p.afford(lane, call); err != nil {
+		return err
+	}
 	var name []byte
 	for _, s := range group {
 		tries := evm.WordUint64(uint64(s.Tries))
@@ -233,6 +244,64 @@ func (p *pass) hand(ctx context.Context, lane Lane, call evm.Call, group unit, b
 	}
 	busy[lane.Address()][call.ID] = true
 	p.c.Log.Debug("settlements handed to a lane", "lane", lane.Address(), "call", call.ID, "settlements", len(group), "gas", call.GasLimit)
+	return nil
+}
+
+// purses asks what gas costs and which lanes can pay for it. A lane that cannot is handed nothing: a node would not take its
+// transaction, and nobody would know how the settlement ends until it did.
+func (p *pass) purses(ctx context.Context) error {
+	fee, err := p.c.Chain.FeeNow(ctx)
+	if err != nil {
+		return err
+	}
+	p.fee, p.purse = max(fee, 1), make(map[evm.Address]money.Amount)
+	var poor error
+	for _, lane := range p.c.Lanes {
+		has, err := p.c.Chain.Balance(ctx, lane.Address())
+		if err != nil {
+			return err
+		}
+		if need := p.price(purseGas); has.Less(need) {
+			poor = errors.Join(poor, fmt.Errorf("lane %s has %s wei for gas, and needs %s", lane.Address(), has, need))
+			continue
+		}
+		p.purse[lane.Address()] = has
+	}
+	if len(p.purse) > 0 {
+		if poor != nil {
+			p.c.Log.Debug("a lane is out of coin", "error", poor)
+		}
+		poor = nil
+	}
+	p.mu.Lock()
+	p.poor = poor
+	p.mu.Unlock()
+	return poor
+}
+
+// purseGas is what a lane must be able to pay for before it is handed anything.
+const purseGas = 300_000
+
+// price is what a lane needs for gas: it leaves room for the base fee to double.
+func (p *pass) price(gas uint64) money.Amount {
+	wei, _ := money.Units(gas).Mul(money.Units(p.fee)) // two of 64 bits fit, and twice of that
+	wei, _ = wei.Mul(money.Units(2))
+	return wei
+}
+
+// afford takes what a call may cost from a lane's purse.
+func (p *pass) afford(lane Lane, call evm.Call) error {
+	need := p.price(call.GasLimit)
+	if value, err := money.AmountFromBytes(call.Value[:]); err == nil {
+		if sum, ok := need.Add(value); ok {
+			need = sum
+		}
+	}
+	left, ok := p.purse[lane.Address()].Sub(need)
+	if !ok {
+		return fmt.Errorf("lane %s has %s wei, and needs %s", lane.Address(), p.purse[lane.Address()], need)
+	}
+	p.purse[lane.Address()] = left
 	return nil
 }
 

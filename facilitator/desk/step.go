@@ -108,7 +108,9 @@ type pass struct {
 	*Desk
 	now    time.Time
 	head   evm.BlockRef
-	handed map[Lane]bool // lanes that got a call in this pass
+	handed map[Lane]bool                // lanes that got a call in this pass
+	fee    uint64                       // of a unit of gas
+	purse  map[evm.Address]money.Amount // what lanes have for gas, of those that have some
 }
 
 // list returns the open settlements in a state, those due first in front.
