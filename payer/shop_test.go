@@ -43,6 +43,7 @@ func shop(t *testing.T, f *settler) (address string, calls *atomic.Int64) {
 	handle("GET /down", "$0.0005", 500)
 	handle("POST /generate", "$0.00001 per token", 200, paywall.Accept("upto"), paywall.UpTo("$0.005"))
 	handle("GET /feed/{topic}", "$0.0001", 200, paywall.Bundle("5 calls", time.Hour))
+	handle("GET /daily", "$0.0005", 200, paywall.Valid(time.Hour))
 	handle("GET /other", "$0.0001", 200, paywall.Bundle("5 calls", time.Hour))
 	if err := pw.Check(); err != nil {
 		t.Fatal(err)
@@ -111,7 +112,13 @@ func TestOurOwnShop(t *testing.T) {
 	if settled() != 1600 || today(t, p) != "$0.9984" {
 		t.Errorf("bundles: %d settled, %s left", settled(), today(t, p))
 	}
-	if _, r, err := get(p, address+"/other"); err != nil || r.Way != "exact" || settled() != 2100 {
+	for i := range 3 { // bought once, and come back to
+		body, r, err := get(p, address+"/daily")
+		if err != nil || body != "/daily served" || (i == 0) != (r.Way == "exact") || settled() != 2100 || today(t, p) != "$0.9979" {
+			t.Errorf("day ticket, visit %d: %q, %+v, %v, %d settled", i, body, r, err, settled())
+		}
+	}
+	if _, r, err := get(p, address+"/other"); err != nil || r.Way != "exact" || settled() != 2600 {
 		t.Errorf("a bundle of another route: %+v, %v", r, err)
 	}
 }

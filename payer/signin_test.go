@@ -24,6 +24,8 @@ func TestSignIn(t *testing.T) {
 		{"and is let in", 200, nil, 1, 1},
 		{"and is asked to pay again", 0, nil, 1, 2},
 		{"and is turned away", 403, nil, 1, 2},
+		{"and is turned away with a code", 401, nil, 1, 2},
+		{"and finds nothing", 404, nil, 1, 1},
 		{"for another domain", 200, func(string) string { return "https://bank.example/login" }, 0, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -54,6 +56,10 @@ func TestSignIn(t *testing.T) {
 						t.Error("signed in and paid")
 					}
 					if test.status != 0 {
+						if test.status == 401 {
+							x402.WriteError(w, x402.Errorf("sign_in_used", "used"))
+							return
+						}
 						w.WriteHeader(test.status)
 						fmt.Fprint(w, "come in")
 						return
