@@ -2,6 +2,7 @@ package exact
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
@@ -37,6 +38,17 @@ type Authorization struct {
 
 	// Extensions that ask for either and cannot be read.
 	permitErr, approvalErr error
+
+	// What was recovered of it last, shared by the copies of what [Read] returned; nil: nothing is kept.
+	recovered *atomic.Pointer[recovered]
+}
+
+// recovered is a signature of which it is known that an account's key made it. Recovering costs more than all other checks
+// together, and who verifies and then settles would do it twice.
+type recovered struct {
+	digest    evm.Hash
+	signature evm.Signature
+	signer    evm.Address
 }
 
 // Permit is an allowance for Permit2 by signature (EIP-2612): the extension eip2612GasSponsoring.

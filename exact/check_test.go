@@ -532,3 +532,37 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// What was recovered once is not believed of anything else: neither of another payment, nor of another signature.
+func TestARecoveredSignatureCountsForNothingElse(t *testing.T) {
+	x := published(t, "x402", "exact_eip3009_v2")
+	a, err := Read(x.p, x.r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Signed(); err != nil {
+		t.Fatal(err)
+	}
+	for what, alter := range map[string]func(*Authorization){
+		"amount":  func(a *Authorization) { a.Amount = money.Units(1) },
+		"payee":   func(a *Authorization) { a.To[0]++ },
+		"payer":   func(a *Authorization) { a.From[0]++ },
+		"nonce":   func(a *Authorization) { a.Nonce[0]++ },
+		"expiry":  func(a *Authorization) { a.ValidBefore++ },
+		"token":   func(a *Authorization) { a.Asset[0]++ },
+		"chain":   func(a *Authorization) { a.ChainID++ },
+		"signing": func(a *Authorization) { a.Signature = append([]byte(nil), a.Signature...); a.Signature[5]++ },
+	} {
+		b := a
+		alter(&b)
+		if b.Signed() == nil {
+			t.Errorf("with another %s it counts as signed", what)
+		}
+		if _, byKey := b.onChain(b.Signature); byKey {
+			t.Errorf("with another %s it counts as made by the payer's key", what)
+		}
+	}
+	if err := a.Signed(); err != nil {
+		t.Errorf("unaltered: %v", err)
+	}
+}

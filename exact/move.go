@@ -123,7 +123,7 @@ func (a Authorization) onChain(signature []byte) (b []byte, byKey bool) {
 	if !ok {
 		return signature, false
 	}
-	if signer, err := evm.Recover(a.Digest(), sig); err != nil || signer != a.From {
+	if !a.byKey(sig) {
 		return signature, false
 	}
 	return sig[:], true

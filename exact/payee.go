@@ -250,13 +250,27 @@ func (p Permit) check(a Authorization, now time.Time) error {
 // former, and libraries that published facilitators use take both. The 64 bytes of EIP-2098 are no key's signature here,
 // since the tokens refuse them.
 func (a Authorization) Signed() error {
-	sig, ok := plain(a.Signature)
-	if ok {
-		if signer, err := evm.Recover(a.Digest(), sig); err == nil && signer == a.From {
-			return nil
-		}
+	if sig, ok := plain(a.Signature); ok && a.byKey(sig) {
+		return nil
 	}
 	return x402.Errorf(a.code().signature, "payment of %s: %w", a.From, ErrContractSignature)
+}
+
+// byKey reports whether the payer's key made a signature of the authorization as it stands now.
+func (a Authorization) byKey(sig evm.Signature) bool {
+	is := recovered{a.Digest(), sig, a.From}
+	if a.recovered != nil {
+		if known := a.recovered.Load(); known != nil && *known == is {
+			return true
+		}
+	}
+	if signer, err := evm.Recover(is.digest, sig); err != nil || signer != a.From {
+		return false
+	}
+	if a.recovered != nil {
+		a.recovered.Store(&is)
+	}
+	return true
 }
 
 // plain returns a signature of 65 bytes with v as contracts take it.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
@@ -109,7 +110,7 @@ func Read(p x402.Payment, r x402.Requirements) (Authorization, error) {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload: %w", err)
 	}
 	transfer, permit, signature := form.get("authorization"), form.get("permit2Authorization"), form.get("signature")
-	a := Authorization{Scheme: p.Scheme, Method: EIP3009}
+	a := Authorization{Scheme: p.Scheme, Method: EIP3009, recovered: new(atomic.Pointer[recovered])}
 	switch {
 	case transfer != nil && permit != nil:
 		return Authorization{}, x402.Errorf("invalid_payload", "payload is of two methods at once")
