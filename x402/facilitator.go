@@ -61,7 +61,13 @@ func (q FacilitatorRequest) MarshalJSON() ([]byte, error) {
 // may be missing, but not unknown. Errors are *Error; the codes are those of [ReadFacilitatorRequest].
 func (q *FacilitatorRequest) UnmarshalJSON(b []byte) error {
 	var w facilitatorRequest
-	if err := Decode(b, &w); err != nil {
+	err := strict(b)
+	if err == nil {
+		b = bytes.Clone(b)
+		err = fill(b, field{"x402Version", &w.X402Version}, field{"t402Version", &w.T402Version},
+			field{"paymentPayload", &w.PaymentPayload}, field{"paymentRequirements", &w.PaymentRequirements})
+	}
+	if err != nil {
 		return Errorf("malformed_request", "request: %w", err)
 	}
 	if isNull(w.PaymentPayload) {
@@ -76,11 +82,11 @@ func (q *FacilitatorRequest) UnmarshalJSON(b []byte) error {
 		}
 	}
 	var p Payment
-	if err := p.unmarshal(w.PaymentPayload); err != nil { // Decode has checked all of it
+	if err := p.unmarshal(w.PaymentPayload); err != nil {
 		return invalid(err, "paymentPayload")
 	}
 	var r Requirements
-	if err := r.UnmarshalJSON(w.PaymentRequirements); err != nil {
+	if err := r.unmarshal(w.PaymentRequirements); err != nil {
 		return Errorf("invalid_payment_requirements", "paymentRequirements: %w", err)
 	}
 	if r.Scheme == "" || r.Network == "" || !isAmount(r.Amount) {

@@ -28,6 +28,17 @@ func Decode(b []byte, v any) error {
 	return checkMembers(b)
 }
 
+// strict returns what Decode would find wrong with text, whatever it is decoded into.
+func strict(b []byte) error {
+	if !utf8.Valid(b) {
+		return errNotUTF8
+	}
+	if err := valid(b); err != nil {
+		return err
+	}
+	return checkMembers(b)
+}
+
 var errNotUTF8 = errors.New("not UTF-8 text")
 
 // checkMembers refuses valid JSON that two parsers could read differently. Members that differ in letter case only count

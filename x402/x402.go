@@ -80,19 +80,27 @@ func (r Requirements) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads either version's form.
 func (r *Requirements) UnmarshalJSON(b []byte) error {
-	var w struct {
-		plainRequirements
-		MaxAmountRequired string `json:"maxAmountRequired"`
-	}
-	if err := json.Unmarshal(b, &w); err != nil {
+	if err := valid(b); err != nil {
 		return err
 	}
-	if w.Amount != "" && w.MaxAmountRequired != "" && w.Amount != w.MaxAmountRequired {
+	return r.unmarshal(bytes.Clone(b))
+}
+
+// unmarshal is UnmarshalJSON for valid text, of which it keeps parts.
+func (r *Requirements) unmarshal(b []byte) error {
+	var w Requirements
+	var amountV1 string
+	err := fill(b, field{"scheme", &w.Scheme}, field{"network", &w.Network}, field{"amount", &w.Amount}, field{"maxAmountRequired", &amountV1},
+		field{"asset", &w.Asset}, field{"payTo", &w.PayTo}, field{"maxTimeoutSeconds", &w.MaxTimeoutSeconds}, field{"extra", &w.Extra})
+	if err != nil {
+		return err
+	}
+	if w.Amount != "" && amountV1 != "" && w.Amount != amountV1 {
 		return errors.New("amount and maxAmountRequired differ")
 	}
-	w.Amount = cmp.Or(w.Amount, w.MaxAmountRequired)
-	*r = Requirements(w.plainRequirements)
-	r.Network, r.NetworkSent = canonicalNetwork(r.Network)
+	w.Amount = cmp.Or(w.Amount, amountV1)
+	w.Network, w.NetworkSent = canonicalNetwork(w.Network)
+	*r = w
 	return nil
 }
 
@@ -267,24 +275,27 @@ func (p Payment) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a payload object strictly; see [Decode]. With accepted it is of version 2, with scheme and network
 // of version 1, and with both they have to agree; the number has to be there and known, and tells no more than the dialect.
 func (p *Payment) UnmarshalJSON(b []byte) error {
-	if !utf8.Valid(b) {
-		return errNotUTF8
-	}
-	var q Payment
-	if err := q.unmarshal(b); err != nil {
+	if err := strict(b); err != nil {
 		return err
 	}
-	if err := checkMembers(b); err != nil {
-		return err
-	}
-	*p = q
-	return nil
+	return p.unmarshal(bytes.Clone(b))
 }
 
-// unmarshal is UnmarshalJSON for text whose members are checked elsewhere.
+// unmarshal is UnmarshalJSON for text that was found good, of which it keeps parts.
 func (p *Payment) unmarshal(b []byte) error {
 	var e envelope
-	if err := json.Unmarshal(b, &e); err != nil {
+	var accepted, resource json.RawMessage
+	err := fill(b, field{"x402Version", &e.X402Version}, field{"t402Version", &e.T402Version}, field{"scheme", &e.Scheme}, field{"network", &e.Network},
+		field{"payload", &e.Payload}, field{"extensions", &e.Extensions}, field{"resource", &resource}, field{"accepted", &accepted})
+	if err == nil && !isNull(accepted) {
+		e.Accepted = new(Requirements)
+		err = e.Accepted.unmarshal(accepted)
+	}
+	if err == nil && !isNull(resource) {
+		e.Resource = new(Resource)
+		err = json.Unmarshal(resource, e.Resource)
+	}
+	if err != nil {
 		return err
 	}
 	_, dialect, err := e.numbers.read()
