@@ -592,7 +592,7 @@ func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response,
 		r.settle(&receipt, p.Now())
 		p.moved(ctx, &r)
 		p.write(r)
-	case r.State != Charged:
+	case r.State != Charged || out.said.Code == "payment_void" && r.assumed():
 		p.void(&r, false, out.said.Code)
 	}
 	if out.resp.StatusCode != http.StatusPaymentRequired && out.said.Code != "permit2_allowance_required" {

@@ -129,5 +129,12 @@ func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
 	r.told(*receipt, now)
 }
 
+// assumed reports whether the row counts as charged only because its answer did not say what it cost: a job that was
+// begun, perhaps.
+func (r row) assumed() bool {
+	var w x402.SettleResponse
+	return r.State == Charged && r.Tx == "" && len(r.Receipt) > 0 && json.Unmarshal(r.Receipt, &w) == nil && w.Amount == ""
+}
+
 // scheme is the row's way to pay. Journals of the first release know one only and do not name it.
 func (r row) scheme() string { return cmp.Or(r.Scheme, guarantee.Scheme) }

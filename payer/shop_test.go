@@ -16,7 +16,7 @@ import (
 )
 
 // shop is a real paywall that takes transfers, with a facilitator of the test's.
-func shop(t *testing.T, f *settler) (address string, calls *atomic.Int64) {
+func shop(t *testing.T, f *settler) (address string, pw *paywall.Paywall, calls *atomic.Int64) {
 	t.Helper()
 	f.T, f.chain, calls = t, newLedgerChain(), &atomic.Int64{}
 	pw, err := paywall.New(paywall.Config{
@@ -43,6 +43,7 @@ func shop(t *testing.T, f *settler) (address string, calls *atomic.Int64) {
 	handle("GET /down", "$0.0005", 500)
 	handle("POST /generate", "$0.00001 per token", 200, paywall.Accept("upto"), paywall.UpTo("$0.005"))
 	handle("GET /feed/{topic}", "$0.0001", 200, paywall.Bundle("5 calls", time.Hour))
+	handle("GET /job/{n}", "$0.0005", 202, paywall.Job(time.Minute))
 	handle("GET /daily", "$0.0005", 200, paywall.Valid(time.Hour))
 	handle("GET /other", "$0.0001", 200, paywall.Bundle("5 calls", time.Hour))
 	if err := pw.Check(); err != nil {
@@ -50,14 +51,14 @@ func shop(t *testing.T, f *settler) (address string, calls *atomic.Int64) {
 	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	return server.URL, calls
+	return server.URL, pw, calls
 }
 
 // The real paywall is paid in each way, and its buyer's journal says what the chain says.
 func TestOurOwnShop(t *testing.T) {
 	t.Parallel()
 	f := &settler{}
-	address, calls := shop(t, f)
+	address, _, calls := shop(t, f)
 	p := newPayer(t, inFile(journalFile(t)), func(c *Config) { c.Houses, c.Wallet, c.Budget.PerDay = nil, f.chain, "$1" })
 	settled := func() (sum uint64) {
 		for _, tx := range f.chain.moves {
@@ -120,5 +121,54 @@ func TestOurOwnShop(t *testing.T) {
 	}
 	if _, r, err := get(p, address+"/other"); err != nil || r.Way != "exact" || settled() != 2600 {
 		t.Errorf("a bundle of another route: %+v, %v", r, err)
+	}
+}
+
+// A job that was answered 202 counts in full until it is known what it came to; asked again, the seller tells.
+func TestJobsOfOurOwnShop(t *testing.T) {
+	t.Parallel()
+	f := &settler{}
+	address, pw, _ := shop(t, f)
+	p := newPayer(t, inFile(journalFile(t)), func(c *Config) { c.Houses, c.Wallet, c.Budget.PerDay = nil, f.chain, "$1" })
+	begin := func(path string) Purchase {
+		t.Helper()
+		resp, err := (&http.Client{Transport: p}).Get(address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		r, ok := Receipt(resp)
+		if resp.StatusCode != 202 || !ok {
+			t.Fatalf("%d, %+v", resp.StatusCode, r)
+		}
+		return r
+	}
+	ask := func(id string) (Purchase, error) {
+		t.Helper()
+		resp, err := p.Resume(t.Context(), id)
+		if err == nil {
+			resp.Body.Close()
+		}
+		r, notFound := p.ReceiptOf(id)
+		if notFound != nil {
+			t.Fatal(notFound)
+		}
+		return r, err
+	}
+	done, failed := begin("/job/1"), begin("/job/2")
+	if len(f.auths) != 0 || today(t, p) != "$0.999" {
+		t.Errorf("%d settled before the work is done, %s left", len(f.auths), today(t, p))
+	}
+	if _, err := pw.Complete(t.Context(), done.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pw.Cancel(t.Context(), failed.ID, "handler_failed"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ask(done.ID); err != nil || r.State != Charged || r.Charged != money.Units(500) || r.Transaction == "" {
+		t.Errorf("done: %+v, %v", r, err)
+	}
+	if r, err := ask(failed.ID); code(err) != "payment_void" || r.State != Void || today(t, p) != "$0.9995" {
+		t.Errorf("failed: %+v, %v, %s left", r, err, today(t, p))
 	}
 }

@@ -382,6 +382,9 @@ func (c *getCmd) answer(r *run, p *payer.Payer, resp *http.Response) error {
 			dev = "--dev "
 		}
 		r.say("%s · receipt: farthing get %s--receipt %s", line, dev, receipt.ID)
+		if resp.StatusCode == http.StatusAccepted {
+			r.say("the work goes on, and counts in full until it is known what it cost: farthing get %s--resume %s", dev, receipt.ID)
+		}
 	}
 	if copyErr != nil {
 		if paid && receipt.State == payer.Charged {
