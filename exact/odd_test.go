@@ -14,6 +14,7 @@ import (
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/devchain"
+	"github.com/farthing402/farthing/internal/jsonobject"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 )
@@ -188,7 +189,7 @@ func TestReadTakesAnyJSON(t *testing.T) {
 	}
 	x := published(t, "x402", "exact_eip3009_v2")
 	var many strings.Builder
-	for i := range membersMax {
+	for i := range jsonobject.MembersMax {
 		many.WriteString(`"m` + string(rune('A'+i)) + `":0,`)
 	}
 	x.payload(t, "{", "{"+many.String())

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/internal/jsonobject"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/x402"
 )
@@ -105,11 +106,11 @@ func Read(p x402.Payment, r x402.Requirements) (Authorization, error) {
 	if len(p.Payload) > payloadBytesMax {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload of %d bytes", len(p.Payload))
 	}
-	form, err := parseObject(p.Payload)
+	form, err := jsonobject.Parse(p.Payload, bytes.EqualFold)
 	if err != nil {
 		return Authorization{}, x402.Errorf("invalid_payload", "payload: %w", err)
 	}
-	transfer, permit, signature := form.get("authorization"), form.get("permit2Authorization"), form.get("signature")
+	transfer, permit, signature := value(form, "authorization"), value(form, "permit2Authorization"), value(form, "signature")
 	a := Authorization{Scheme: p.Scheme, Method: EIP3009, recovered: new(atomic.Pointer[recovered])}
 	switch {
 	case transfer != nil && permit != nil:
@@ -155,6 +156,14 @@ func Read(p x402.Payment, r x402.Requirements) (Authorization, error) {
 	return a, nil
 }
 
+// value returns a member's value; nil for one that is missing or null.
+func value(o jsonobject.Object, name string) []byte {
+	if raw := o.Get(name); string(raw) != "null" {
+		return raw
+	}
+	return nil
+}
+
 // present reports whether a member was there and not null.
 func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
@@ -178,7 +187,7 @@ func domainOf(r x402.Requirements, m Method) (name, version string) {
 }
 
 func (a *Authorization) readTransfer(raw []byte) error {
-	o, err := split(raw)
+	o, err := jsonobject.Split(raw, bytes.EqualFold)
 	if err != nil {
 		return fmt.Errorf("authorization: %w", err)
 	}
@@ -194,7 +203,7 @@ func (a *Authorization) readTransfer(raw []byte) error {
 }
 
 func (a *Authorization) readPermit2(raw []byte) error {
-	o, err := split(raw)
+	o, err := jsonobject.Split(raw, bytes.EqualFold)
 	if err != nil {
 		return fmt.Errorf("permit2Authorization: %w", err)
 	}
@@ -222,28 +231,28 @@ func (r *reader) fail(name string, err error) {
 	}
 }
 
-func (r *reader) object(o object, name string) object {
-	inner, err := split(o.get(name))
+func (r *reader) object(o jsonobject.Object, name string) jsonobject.Object {
+	inner, err := jsonobject.Split(value(o, name), bytes.EqualFold)
 	if err != nil {
 		r.fail(name, err)
 	}
 	return inner
 }
 
-func (r *reader) text(o object, name string) string {
-	raw := o.get(name)
+func (r *reader) text(o jsonobject.Object, name string) string {
+	raw := value(o, name)
 	if raw == nil {
 		r.fail(name, errors.New("missing"))
 		return ""
 	}
-	text, err := unquote(raw)
+	text, err := jsonobject.Unquote(raw)
 	if err != nil {
 		r.fail(name, err)
 	}
 	return string(text)
 }
 
-func (r *reader) address(o object, name string) evm.Address {
+func (r *reader) address(o jsonobject.Object, name string) evm.Address {
 	a, err := evm.ParseAddress(r.text(o, name))
 	if err != nil {
 		r.fail(name, err)
@@ -251,7 +260,7 @@ func (r *reader) address(o object, name string) evm.Address {
 	return a
 }
 
-func (r *reader) hash(o object, name string) evm.Hash {
+func (r *reader) hash(o jsonobject.Object, name string) evm.Hash {
 	text := r.text(o, name)
 	if !strings.HasPrefix(text, "0x") {
 		r.fail(name, errors.New("does not begin with 0x"))
@@ -264,7 +273,7 @@ func (r *reader) hash(o object, name string) evm.Hash {
 	return h
 }
 
-func (r *reader) number(o object, name string) money.Amount {
+func (r *reader) number(o jsonobject.Object, name string) money.Amount {
 	a, err := decimal(r.text(o, name))
 	if err != nil {
 		r.fail(name, err)
@@ -272,7 +281,7 @@ func (r *reader) number(o object, name string) money.Amount {
 	return a
 }
 
-func (r *reader) seconds(o object, name string) uint64 {
+func (r *reader) seconds(o jsonobject.Object, name string) uint64 {
 	seconds, fits := r.number(o, name).Uint64()
 	if !fits {
 		r.fail(name, errors.New("past 64 bits"))
@@ -280,7 +289,7 @@ func (r *reader) seconds(o object, name string) uint64 {
 	return seconds
 }
 
-func (r *reader) hex(o object, name string) []byte {
+func (r *reader) hex(o jsonobject.Object, name string) []byte {
 	b, err := readHex(r.text(o, name))
 	if err != nil {
 		r.fail(name, err)
@@ -298,7 +307,7 @@ func decimal(text string) (money.Amount, error) {
 
 // readSignature reads hexadecimal after 0x.
 func readSignature(raw []byte) ([]byte, error) {
-	text, err := unquote(raw)
+	text, err := jsonobject.Unquote(raw)
 	if err != nil {
 		return nil, fmt.Errorf("signature: %w", err)
 	}
@@ -363,20 +372,20 @@ func (a *Authorization) readSponsoring(extensions map[string]json.RawMessage) {
 }
 
 // filled returns the info of an extension that has all of its members.
-func filled(raw json.RawMessage, names ...string) (object, bool) {
+func filled(raw json.RawMessage, names ...string) (jsonobject.Object, bool) {
 	if len(raw) == 0 {
 		return nil, false
 	}
-	entry, err := parseObject(raw)
+	entry, err := jsonobject.Parse(raw, bytes.EqualFold)
 	if err != nil {
 		return nil, false
 	}
-	info, err := split(entry.get("info"))
+	info, err := jsonobject.Split(value(entry, "info"), bytes.EqualFold)
 	if err != nil {
 		return nil, false
 	}
 	for _, name := range append(names, "from", "asset", "spender", "amount", "version") {
-		if info.get(name) == nil {
+		if value(info, name) == nil {
 			return nil, false
 		}
 	}

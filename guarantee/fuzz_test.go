@@ -115,8 +115,8 @@ func FuzzMembers(f *testing.F) {
 			t.Errorf("%d members, want %d", len(o), len(want))
 		}
 		for name, value := range want {
-			if utf8.Valid(text) && !bytes.Equal(o.get(name), value) {
-				t.Errorf("%q is %s, want %s", name, o.get(name), value)
+			if utf8.Valid(text) && !bytes.Equal(o.Get(name), value) {
+				t.Errorf("%q is %s, want %s", name, o.Get(name), value)
 			}
 		}
 	})

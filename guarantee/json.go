@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/farthing402/farthing/internal/jsonobject"
 	"github.com/farthing402/farthing/money"
 )
 
@@ -47,8 +48,8 @@ func (c *Claims) UnmarshalJSON(b []byte) error {
 	return c.read(o)
 }
 
-func (c *Claims) read(o object) error {
-	switch version := string(o.get("version")); version {
+func (c *Claims) read(o jsonobject.Object) error {
+	switch version := string(o.Get("version")); version {
 	case `"v1"`, `"V1"`, `"1"`, `1`:
 	case ``:
 		return fmt.Errorf("claims: version: missing: %w", ErrMalformed)
@@ -58,26 +59,26 @@ func (c *Claims) read(o object) error {
 	var out Claims
 	var reqID money.Amount
 	name := "user_address"
-	err := readAddress(&out.Payer, o.get(name))
+	err := readAddress(&out.Payer, o.Get(name))
 	if err == nil {
 		name = "recipient_address"
-		err = readAddress(&out.Payee, o.get(name))
+		err = readAddress(&out.Payee, o.Get(name))
 	}
 	if err == nil {
 		name = "req_id"
-		err = readNumber(&reqID, o.get(name))
+		err = readNumber(&reqID, o.Get(name))
 	}
 	if err == nil {
 		name = "amount"
-		err = readNumber(&out.Amount, o.get(name))
+		err = readNumber(&out.Amount, o.Get(name))
 	}
 	if err == nil {
 		name = "asset_address"
-		err = readAddress(&out.Asset, o.get(name))
+		err = readAddress(&out.Asset, o.Get(name))
 	}
 	if err == nil {
 		name = "timestamp"
-		err = readUint64(&out.Timestamp, o.get(name))
+		err = readUint64(&out.Timestamp, o.Get(name))
 	}
 	if err != nil {
 		return fmt.Errorf("claims: %s: %w", name, err)
@@ -110,7 +111,7 @@ func (s *Signed) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return fmt.Errorf("guarantee: %w", err)
 	}
-	inner, err := split(o.get("claims"))
+	inner, err := split(o.Get("claims"))
 	if err != nil {
 		return fmt.Errorf("guarantee: claims: %w", err)
 	}
@@ -118,10 +119,10 @@ func (s *Signed) UnmarshalJSON(b []byte) error {
 	if err := out.Claims.read(inner); err != nil {
 		return fmt.Errorf("guarantee: %w", err)
 	}
-	if err := readSignature(&out.Signature, o.get("signature")); err != nil {
+	if err := readSignature(&out.Signature, o.Get("signature")); err != nil {
 		return fmt.Errorf("guarantee: signature: %w", err)
 	}
-	if raw := o.get("scheme"); raw != nil {
+	if raw := o.Get("scheme"); raw != nil {
 		text, err := readText(raw)
 		if err != nil {
 			return fmt.Errorf("guarantee: scheme: %w", err)
@@ -152,13 +153,13 @@ func (c *Certificate) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("certificate: %w", err)
 	}
 	out := Certificate{Claims: make([]byte, ClaimsBytes)}
-	if err := readHex(out.Claims, o.get("claims")); err != nil {
+	if err := readHex(out.Claims, o.Get("claims")); err != nil {
 		return fmt.Errorf("certificate: claims: %w", err)
 	}
-	if err := readHex(out.Signature[:], o.get("signature")); err != nil {
+	if err := readHex(out.Signature[:], o.Get("signature")); err != nil {
 		return fmt.Errorf("certificate: signature: %w", err)
 	}
-	if raw := o.get("batch"); raw != nil && string(raw) != "null" {
+	if raw := o.Get("batch"); raw != nil && string(raw) != "null" {
 		out.Batch = new(Inclusion)
 		proof, err := split(raw)
 		if err == nil {
@@ -206,23 +207,23 @@ func (p *Inclusion) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func (p *Inclusion) read(o object) error {
+func (p *Inclusion) read(o jsonobject.Object) error {
 	var out Inclusion
 	var index, size uint64
-	if err := readHash(&out.Root, o.get("root")); err != nil {
+	if err := readHash(&out.Root, o.Get("root")); err != nil {
 		return fmt.Errorf("root: %w", err)
 	}
-	if err := readUint64(&index, o.get("index")); err != nil {
+	if err := readUint64(&index, o.Get("index")); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
-	if err := readUint64(&size, o.get("size")); err != nil {
+	if err := readUint64(&size, o.Get("size")); err != nil {
 		return fmt.Errorf("size: %w", err)
 	}
 	if index > math.MaxUint32 || size > math.MaxUint32 {
 		return fmt.Errorf("place %d of %d: %w", index, size, ErrMalformed)
 	}
 	out.Index, out.Size = uint32(index), uint32(size)
-	siblings, err := readHashes(o.get("siblings"), siblingsMax)
+	siblings, err := readHashes(o.Get("siblings"), siblingsMax)
 	if err != nil {
 		return fmt.Errorf("siblings: %w", err)
 	}
@@ -272,18 +273,18 @@ func (n *SignedNote) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("note: %w", err)
 	}
 	var out SignedNote
-	if err := readHash(&out.Digest, o.get("digest")); err != nil {
+	if err := readHash(&out.Digest, o.Get("digest")); err != nil {
 		return fmt.Errorf("note: digest: %w", err)
 	}
-	if err := readNumber(&out.Amount, o.get("amount")); err != nil {
+	if err := readNumber(&out.Amount, o.Get("amount")); err != nil {
 		return fmt.Errorf("note: amount: %w", err)
 	}
-	if raw := o.get("reason"); raw != nil {
+	if raw := o.Get("reason"); raw != nil {
 		if err := readHash(&out.Reason, raw); err != nil {
 			return fmt.Errorf("note: reason: %w", err)
 		}
 	}
-	if err := readSignature(&out.Signature, o.get("signature")); err != nil {
+	if err := readSignature(&out.Signature, o.Get("signature")); err != nil {
 		return fmt.Errorf("note: signature: %w", err)
 	}
 	*n = out

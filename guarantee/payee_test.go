@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/internal/jsonobject"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/x402"
 )
@@ -78,7 +79,7 @@ func TestParsePayloadBounds(t *testing.T) {
 	_, err = ParsePayload(json.RawMessage(deep))
 	wantErr(t, err, ErrMalformed)
 	var crowd strings.Builder
-	for i := range membersMax + 1 {
+	for i := range jsonobject.MembersMax + 1 {
 		crowd.WriteString(`,"m` + strings.Repeat("x", i) + `":0`)
 	}
 	_, err = ParsePayload(json.RawMessage(`{"claims":{}` + crowd.String() + `}`))

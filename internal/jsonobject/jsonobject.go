@@ -1,0 +1,136 @@
+// Package jsonobject splits JSON objects without reflection. What is signed arrives by the thousand a second, from
+// anybody: decoding it by reflection costs as much as checking the signature, takes "Amount" for "amount", and the last of
+// two where another reader takes the first. Here a member is found under its exact name, and none is there twice.
+package jsonobject
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Same says whether two names are one name twice: [bytes.Equal], or [bytes.EqualFold] as encoding/json has it.
+type Same func(a, b []byte) bool
+
+// Object is the members of a JSON object in their order. No two have the same name.
+type Object []Member
+
+// Member is one of them: its name without escapes, its value as it stands.
+type Member struct{ Name, Value []byte }
+
+// MembersMax bounds an object; the largest that is read so has sixteen members.
+const MembersMax = 64
+
+// Parse splits JSON text from outside.
+func Parse(b []byte, same Same) (Object, error) {
+	if !utf8.Valid(b) || !json.Valid(b) {
+		return nil, errors.New("not JSON")
+	}
+	return Split(b, same)
+}
+
+// Split expects valid JSON, such as the value of a member, so that it need not look for its faults.
+func Split(b []byte, same Same) (Object, error) {
+	i := SkipSpace(b, 0)
+	if i == len(b) || b[i] != '{' {
+		return nil, errors.New("not an object")
+	}
+	o := make(Object, 0, 8)
+	for i = SkipSpace(b, i+1); b[i] != '}'; {
+		end := ValueEnd(b, i)
+		name, err := Unquote(b[i:end])
+		if err != nil {
+			return nil, err
+		}
+		i = SkipSpace(b, SkipSpace(b, end)+1) // behind the colon
+		end = ValueEnd(b, i)
+		for _, m := range o {
+			if same(m.Name, name) {
+				return nil, fmt.Errorf("member %q is there twice", clip(string(name)))
+			}
+		}
+		if len(o) == MembersMax {
+			return nil, fmt.Errorf("more than %d members", MembersMax)
+		}
+		o = append(o, Member{name, b[i:end]})
+		if i = SkipSpace(b, end); b[i] == ',' {
+			i = SkipSpace(b, i+1)
+		}
+	}
+	return o, nil
+}
+
+// Get returns a member's value as it stands; nil if there is none.
+func (o Object) Get(name string) []byte {
+	for _, m := range o {
+		if string(m.Name) == name {
+			return m.Value
+		}
+	}
+	return nil
+}
+
+// SkipSpace returns where the first byte that is no space stands, from i on.
+func SkipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+// ValueEnd returns where the value that begins at i ends, in valid JSON.
+func ValueEnd(b []byte, i int) int {
+	depth := 0
+	for ; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 { // a number at its object's end
+				return i
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ':', ' ', '\n', '\t', '\r':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return i
+}
+
+// Unquote returns the text of a JSON string.
+func Unquote(raw []byte) ([]byte, error) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return nil, errors.New("not text")
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], nil
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, errors.New("not text")
+	}
+	return []byte(s), nil
+}
+
+// clip bounds text that somebody else wrote.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}
