@@ -257,7 +257,10 @@ func (f *Facilitator) settle(ctx context.Context, p x402.Payment, r x402.Require
 			ask.Shared = false
 		}
 		n.remember(ask.ID, a, signed)
-		if s, err = n.desk.Ask(ctx, ask, within, f.Now()); err != nil {
+		if s, err = n.desk.Ask(ctx, ask, within, f.Now()); err != nil || s.State.Final() {
+			n.forget(ask.ID)
+		}
+		if err != nil {
 			if _, ok := x402.AsError(err); !ok {
 				err = x402.Errorf("settlement_pending", "record settlement: %w", err)
 			}

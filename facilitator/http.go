@@ -200,6 +200,9 @@ func (h *handler) settle(w http.ResponseWriter, r *http.Request) error {
 	if s.ErrorReason != "settlement_pending" { // whoever asks again has to recognise it
 		s.ErrorReason = x402.ReasonFor(q.Payment.Dialect, q.Payment.Version, s.ErrorReason)
 	}
+	if q.Payment.Dialect == x402.T402 && !s.Success && s.ErrorReason != "settlement_pending" {
+		s.Transaction = "" // T402 takes a hash for a payment
+	}
 	if s, err = s.In(q.Payment.Dialect, q.Requirements); err != nil {
 		return err
 	}

@@ -327,6 +327,12 @@ func (n *Network) remember(id evm.Hash, a exact.Authorization, r x402.Requiremen
 	n.asked[id] = asked{a, r}
 }
 
+func (n *Network) forget(id evm.Hash) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.asked, id)
+}
+
 // explain asks the chain why a settlement is refused.
 func (n *Network) explain(ctx context.Context, s desk.Settlement, said string) (code, reason string) {
 	n.mu.Lock()
@@ -343,10 +349,10 @@ func (n *Network) explain(ctx context.Context, s desk.Settlement, said string) (
 }
 
 func (n *Network) end(s desk.Settlement) {
-	n.mu.Lock()
 	if s.State.Final() {
-		delete(n.asked, s.ID)
+		n.forget(s.ID)
 	}
+	n.mu.Lock()
 	told := n.ended
 	n.mu.Unlock()
 	if told != nil {

@@ -85,8 +85,9 @@ type Desk struct {
 	asks [256]sync.Mutex // by the first byte of an ID: one ask of it at a time
 
 	mu    sync.Mutex
-	open  map[evm.Hash]*entry // guarded by mu: what is queued or sent
-	day   string              // guarded by mu
+	open  map[evm.Hash]*entry    // guarded by mu: what is queued or sent
+	has   map[evm.Address]uint64 // guarded by mu: how many of those each payer has
+	day   string                 // guarded by mu
 	gas   map[evm.Address]uint64
 	wei   money.Amount
 	poor  error // guarded by mu: why no lane could pay for gas, when one was last wanted
@@ -137,7 +138,7 @@ func New(c Config) (*Desk, error) {
 	}
 	return &Desk{
 		c: c, wake: make(chan struct{}, 1), last: make(map[evm.Address]dispatch),
-		open: make(map[evm.Hash]*entry), gas: make(map[evm.Address]uint64),
+		open: make(map[evm.Hash]*entry), has: make(map[evm.Address]uint64), gas: make(map[evm.Address]uint64),
 	}, nil
 }
 
@@ -232,7 +233,7 @@ func (d *Desk) Admit(a Ask, now time.Time) error {
 		return x402.Errorf("unsupported_payload_type", "only %s may settle it, which is not one of the lanes", a.Lane)
 	case !d.inTime(a, now, d.backlog()):
 		return x402.Errorf("settlement_too_late", "it is valid until %s, which leaves no time to settle it", time.Unix(int64(min(a.ValidBefore, 1<<40)), 0).UTC().Format(time.RFC3339))
-	case d.c.GasPerPayer > 0 && d.gas[a.Payer]+d.promised(a.Payer)+typicalGas > d.c.GasPerPayer:
+	case d.c.GasPerPayer > 0 && d.gas[a.Payer]+(d.has[a.Payer]+1)*typicalGas > d.c.GasPerPayer:
 		return x402.Errorf("gas_budget_exceeded", "settling for %s has used %d gas today, %d are paid a day", a.Payer, d.gas[a.Payer], d.c.GasPerPayer)
 	case !d.c.SpendMax.IsZero() && !d.wei.Less(d.c.SpendMax):
 		return x402.Errorf("settlement_busy", "the facilitator has spent its gas of the day on eip155:%d", d.c.ChainID)
@@ -258,19 +259,6 @@ func (d *Desk) backlog() time.Duration {
 		perRound = len(d.c.Lanes) * d.c.InFlight
 	}
 	return time.Duration(len(d.open)/perRound) * d.c.BlockTime
-}
-
-// promised is the gas that a payer's open settlements will use, about. mu is held.
-func (d *Desk) promised(payer evm.Address) (gas uint64) {
-	if d.c.GasPerPayer == 0 {
-		return 0
-	}
-	for _, e := range d.open {
-		if e.s.Payer == payer {
-			gas += typicalGas
-		}
-	}
-	return gas
 }
 
 // Ask asks for a settlement, to be sent within a time: at once if that is zero, and always before it expires. Asking again
@@ -404,6 +392,20 @@ func (d *Desk) put(s Settlement) {
 		return
 	}
 	d.open[s.ID] = &entry{s: s, done: make(chan struct{})}
+	d.has[s.Payer]++
+}
+
+// drop lets go of a settlement that is final; mu is held.
+func (d *Desk) drop(id evm.Hash) {
+	e, ok := d.open[id]
+	if !ok {
+		return
+	}
+	delete(d.open, id)
+	if d.has[e.s.Payer]--; d.has[e.s.Payer] == 0 {
+		delete(d.has, e.s.Payer)
+	}
+	close(e.done)
 }
 
 // adopt takes in an open settlement that is recorded and not in memory: the answer to recording it was lost. The caller
@@ -470,10 +472,7 @@ func (d *Desk) save(ctx context.Context, changed []Settlement, spent []Spending,
 			d.put(s)
 			continue
 		}
-		if e, ok := d.open[s.ID]; ok {
-			delete(d.open, s.ID)
-			close(e.done)
-		}
+		d.drop(s.ID)
 		ended = append(ended, s)
 	}
 	d.mu.Unlock()
