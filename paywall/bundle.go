@@ -141,9 +141,12 @@ func (d drawn) verify(*visit, *agreement) *x402.Error {
 }
 
 func (d drawn) reserve(ctx context.Context, a *agreement, p purchase.Purchase) (purchase.Purchase, error) {
-	return d.pw.draw(ctx, p, purchase.BundleAsk{Bundle: d.Bundle, Draw: a.draws()})
+	return d.pw.draw(ctx, p, purchase.BundleAsk{Bundle: d.Bundle, Draw: a.draws(), RunAt: d.pw.cfg.Now()})
 }
 
 func (d drawn) secure(v *visit, _ *agreement, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
-	return v.start(p, nil)
+	if p.State == purchase.Running {
+		return p, nil
+	}
+	return v.start(p, nil) // another gate reserved it, and left it
 }

@@ -369,7 +369,7 @@ func (s authorized) reserve(ctx context.Context, a *agreement, p purchase.Purcha
 		return s.pw.reserve(ctx, p, s.lowers())
 	}
 	b := a.tariff.bundle
-	return s.pw.draw(ctx, p, purchase.BundleAsk{Draw: a.draws(), Buy: b.units, Valid: b.valid, Lease: s.pw.lease()})
+	return s.pw.draw(ctx, p, purchase.BundleAsk{Draw: a.draws(), Buy: b.units, Valid: b.valid, Lease: s.pw.lease(), RunAt: s.pw.cfg.Now()})
 }
 
 // request is what a facilitator is asked about a purchase, and what the purchase keeps so that it can be asked again.
@@ -391,6 +391,9 @@ func (s authorized) request(v *visit, a *agreement) ([]byte, error) {
 // secure has the facilitator verify the transfer, or settle it where that comes before the work.
 func (s authorized) secure(v *visit, a *agreement, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
 	ctx := context.WithoutCancel(v.r.Context())
+	if p.State == purchase.Running {
+		return p, nil // it draws from a bundle, and began as it was reserved
+	}
 	if p.DrawsOnly() || p.Credit == p.Cap {
 		return v.start(p, nil) // the signature only proves who asks: it is not sent anywhere, and not kept
 	}

@@ -46,6 +46,9 @@ type BundleAsk struct {
 	// Lease is how long a purchase that buys may go without [Book.Settling] before another may buy instead of waiting for
 	// it: longer than a handler runs.
 	Lease time.Duration
+	// RunAt, if it is set, makes a purchase that only draws Running in the same step: nothing is left to be secured, and a
+	// step is a flush.
+	RunAt time.Time
 }
 
 // Check returns an error if no bundle can answer what is asked.
@@ -102,6 +105,9 @@ func (b Bundle) BoughtBy(buyer, p Purchase, ask BundleAsk) bool {
 func (p Purchase) Draw(b Bundle, ask BundleAsk) Purchase {
 	p.Bundle, p.Draws, p.Buys = b.ID, ask.Draw, 0
 	p.Settling, p.Certificate, p.Credit = false, nil, money.Amount{}
+	if !ask.RunAt.IsZero() {
+		p.State, p.RunAt = Running, ask.RunAt
+	}
 	return p
 }
 

@@ -106,7 +106,7 @@ type Book interface {
 	// asset and route that are open, valid past p.ReservedAt and have ask.Draw units left, the one that ends first is
 	// drawn from, and neither p.Settling nor p.Certificate nor p.Credit is kept, since nothing is to be settled. If there
 	// is none and ask.Buy > 0, p becomes the purchase that buys one and draws from it. ErrBuying if another purchase is
-	// buying one, ErrNoBundle if none may be bought; then nothing is reserved. The bundle is returned as it is afterwards,
+	// buying one, ErrNoBundle if none may be bought; then nothing is reserved. With ask.RunAt what only draws is Running. The bundle is returned as it is afterwards,
 	// also with ErrTaken if that purchase has one.
 	ReserveCall(ctx context.Context, p Purchase, ask BundleAsk) (Purchase, Bundle, error)
 	// Run moves Reserved to Running, unless the purchase is Unknown. A nil certificate leaves the one that is there.

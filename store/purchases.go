@@ -48,6 +48,7 @@ func (b purchases) reserve(ctx context.Context, p purchase.Purchase, ask *purcha
 		var err error
 		if ask != nil {
 			got, bundle, err = s.forCall(p, *ask)
+			got.RunAt = utc(got.RunAt)
 		}
 		if err == nil {
 			taken, err = s.addPurchase(&got)

@@ -56,6 +56,31 @@ func remaining(t *testing.T, b purchase.Book, id string, units uint64) purchase.
 	return bundle
 }
 
+func drawnAtOnce(t *testing.T, b purchase.Book) {
+	ctx := t.Context()
+	ask := hundred
+	ask.RunAt = noon.Add(time.Second)
+	buyer := buy(t, b, call(1), ask, noon.Add(time.Hour))
+	if buyer.State != purchase.Reserved || !buyer.RunAt.IsZero() {
+		t.Fatalf("it runs before its bundle is paid: %+v", buyer)
+	}
+	drawer := call(2)
+	got, _ := reserveCall(t, b, drawer, ask)
+	drawer.State, drawer.Bundle, drawer.Draws, drawer.RunAt = purchase.Running, buyer.ID, 1, ask.RunAt
+	same(t, got, drawer)
+	want(t, b, drawer)
+	if err := b.Run(ctx, drawer.ID, nil, noon); !errors.Is(err, purchase.ErrState) {
+		t.Errorf("it begins twice: %v", err)
+	}
+	if again, _, err := b.ReserveCall(ctx, call(2), ask); !errors.Is(err, purchase.ErrTaken) || again.State != purchase.Running {
+		t.Errorf("reserved again: %s, %v", again.State, err)
+	}
+	remaining(t, b, buyer.ID, 98)
+	drawer.State, drawer.Draws, drawer.DoneAt = purchase.Void, 0, noon.Add(2*time.Second)
+	must(t, b.Finish(ctx, drawer))
+	remaining(t, b, buyer.ID, 99)
+}
+
 func bundled(t *testing.T, b purchase.Book) {
 	ctx := t.Context()
 	asked := call(1)

@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) purchase.Book) {
 		{"an answer held back is kept until it is replaced or void", heldBack},
 		{"what is owed rises stage by stage", owing},
 		{"a bundle is bought once and drawn down", bundled},
+		{"a draw runs as it is reserved, and what buys does not", drawnAtOnce},
 		{"of many that want a bundle at once one buys it", buyRace},
 		{"of many that want the last units exactly as many get them", lastCalls},
 		{"a draw is of one bundle, the one that ends first", whichBundle},
