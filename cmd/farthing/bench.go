@@ -98,6 +98,7 @@ var contests = []contest{
 		{name: "stock-added", unit: "µs/request", value: "stock", less: "proxied", baseline: "recovery", plus: quoteOverhead, goal: 1.5, most: true},
 		{name: "draw-added-undisked", unit: "µs/request", value: "draw-memory", less: "proxied", baseline: "recovery", plus: quoteOverhead},
 		{name: "stock-added-undisked", unit: "µs/request", value: "stock-memory", less: "proxied", baseline: "recovery", plus: quoteOverhead},
+		{name: "flush", unit: "µs", value: "flush", share: true},
 		{name: "bundle-flushes", unit: "flushes/request", value: "flushes-64", baseline: "flushes-1", counted: true},
 	}},
 	{"settlements", 3, []comparison{

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -349,6 +350,30 @@ func (b *bench) recovery() side {
 		}
 		return time.Since(began), nil
 	}}
+}
+
+// flush writes a page to a file and waits for the disk, as each transaction does at least once.
+func (b *bench) flush() (side, error) {
+	f, err := os.CreateTemp(b.Dir, "flush-")
+	if err != nil {
+		return side{}, err
+	}
+	page := make([]byte, 4096)
+	return side{count: b.Sizes.Calls, close: f.Close, slice: func(_ context.Context, n int) (time.Duration, error) {
+		times := make([]time.Duration, n)
+		for i := range times {
+			began := time.Now()
+			if _, err := f.Write(page); err != nil {
+				return 0, err
+			}
+			if err := f.Sync(); err != nil {
+				return 0, err
+			}
+			times[i] = time.Since(began)
+		}
+		slices.Sort(times)
+		return times[n/2] * time.Duration(n), nil
+	}}, nil
 }
 
 // flushes counts the transactions that calls out of a bundle put on disk, so many at once.

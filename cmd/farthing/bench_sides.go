@@ -71,6 +71,8 @@ func (b *bench) side(ctx context.Context, name string) (side, error) {
 		return b.recovery(), nil
 	case "proxied", "draw", "stock", "draw-memory", "stock-memory":
 		return b.calls(ctx, name)
+	case "flush":
+		return b.flush()
 	case "flushes-1":
 		return b.flushes(ctx, 1)
 	case "flushes-64":
