@@ -252,7 +252,7 @@ func TestABundleThatIsNotConfirmed(t *testing.T) {
 	first := pendingOf(err)
 	_, _, err = get(p, s.url)
 	second := pendingOf(err)
-	if first == nil || second == nil || first.Purchase != second.Purchase || !errors.Is(second, errBuying) {
+	if first == nil || second == nil || first.Purchase != second.Purchase || !errors.As(second, new(*beingBought)) {
 		t.Fatalf("%v; %v", first, second)
 	}
 	if transfers, _ := s.signed(); transfers != 1 {

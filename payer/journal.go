@@ -321,7 +321,10 @@ func (j *journal) reserve(r row, anyway bool) error {
 	defer j.mu.Unlock()
 	return j.locked(func() error {
 		j.expire(j.now())
-		if !anyway || r.Draw != "" {
+		if err := j.free(r); err != nil {
+			return err
+		}
+		if !anyway {
 			if err := j.within(r); err != nil {
 				return err
 			}
@@ -330,11 +333,31 @@ func (j *journal) reserve(r row, anyway bool) error {
 	})
 }
 
-// within reports whether a purchase keeps to the budget.
-func (j *journal) within(r row) error {
+// free reports whether a call of the bundle is left that a row would draw from, and whether nobody else is buying the
+// bundle that it would buy.
+func (j *journal) free(r row) error {
 	if h, ok := j.bundles[r.Draw]; ok && h.left() == 0 {
 		return errDrawnDry
 	}
+	if r.Bundle == nil {
+		return nil
+	}
+	for id, h := range j.bundles {
+		open := h.row.State == Reserved || h.row.State == Sent
+		if b := h.row.Bundle; id != r.ID && open && b != nil && b.Of == r.Bundle.Of {
+			return &beingBought{h.row}
+		}
+	}
+	return nil
+}
+
+// beingBought is the error of buying a bundle while it is not known whether another purchase has bought it.
+type beingBought struct{ by row }
+
+func (*beingBought) Error() string { return "a bundle of this is being bought" }
+
+// within reports whether a purchase keeps to the budget.
+func (j *journal) within(r row) error {
 	asked := r.promised()
 	if j.limits.call.Less(asked) {
 		return &overBudget{perCall, j.limits.call}

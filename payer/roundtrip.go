@@ -297,14 +297,6 @@ func (l *look) reserve(o *option, anyway bool) (row, func(), error) {
 			leave()
 			return row{}, nil, errDrawnDry
 		}
-		pending, err := p.journal.buying(o.bundle.Of)
-		if err == nil && pending != "" {
-			err = &PendingError{Purchase: pending, URL: r.URL, Err: errBuying}
-		}
-		if err != nil {
-			leave()
-			return row{}, nil, errJournal(p.Journal, err)
-		}
 		b := *o.bundle
 		b.ID = r.ID
 		r.Bundle = &b
@@ -316,18 +308,27 @@ func (l *look) reserve(o *option, anyway bool) (row, func(), error) {
 			err = p.journal.reserve(r, anyway)
 		}
 	}
-	if err != nil {
-		leave()
-		if over := (*overBudget)(nil); errors.As(err, &over) || errors.Is(err, errDrawnDry) {
+	if err == nil {
+		return r, leave, nil
+	}
+	leave()
+	busy := (*beingBought)(nil)
+	switch {
+	case errors.As(err, new(*overBudget)) || errors.Is(err, errDrawnDry):
+		return row{}, nil, err
+	case !errors.As(err, &busy):
+		return row{}, nil, errJournal(p.Journal, err)
+	case l.waits < len(backoffs): // by another process: its call may be ours to draw in a moment
+		if err := p.Wait(l.ctx, backoffs[l.waits]); err != nil {
 			return row{}, nil, err
 		}
-		return row{}, nil, errJournal(p.Journal, err)
+		l.waits++
+		return row{}, nil, errDrawnDry
+	case busy.by.State == Reserved:
+		return row{}, nil, x402.Errorf("payment_in_progress", "another process is buying a bundle of this, or crashed before it signed").WithHint("try again in %s", reserveLease)
 	}
-	return r, leave, nil
+	return row{}, nil, &PendingError{Purchase: busy.by.ID, URL: busy.by.URL, Err: busy}
 }
-
-// errBuying is why a second bundle is not bought while it is not known whether the first one was.
-var errBuying = errors.New("a bundle of this is being bought")
 
 func (p *Payer) newID() string {
 	p.randMu.Lock()

@@ -1,11 +1,13 @@
 package payer
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -170,5 +172,75 @@ func TestJobsOfOurOwnShop(t *testing.T) {
 	}
 	if r, err := ask(failed.ID); code(err) != "payment_void" || r.State != Void || today(t, p) != "$0.9995" {
 		t.Errorf("failed: %+v, %v, %s left", r, err, today(t, p))
+	}
+}
+
+// Two processes of one buyer that want the same bundle at once buy one: the other waits, and both count the same calls.
+func TestTwoProcessesBuyOneBundle(t *testing.T) {
+	t.Parallel()
+	f := &settler{}
+	address, _, calls := shop(t, f)
+	path := journalFile(t)
+	var wg sync.WaitGroup
+	var last *Payer
+	for range 2 {
+		p := newPayer(t, inFile(path), func(c *Config) {
+			c.Houses, c.Wallet, c.Budget.PerDay = nil, f.chain, "$1"
+			c.Wait = func(ctx context.Context, _ time.Duration) error { return wait(ctx, 20*time.Millisecond) }
+		})
+		last = p
+		for i := range 2 {
+			wg.Go(func() {
+				_, r, err := get(p, address+fmt.Sprint("/feed/", i))
+				if err != nil || r.Bundle == nil || r.Bundle.Disputed {
+					t.Errorf("%+v, %v", r, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	_, r, err := get(last, address+"/feed/last")
+	if err != nil || r.Bundle == nil || r.Bundle.Left != 5-uint64(calls.Load()) || r.Bundle.Disputed {
+		t.Errorf("%+v %+v, %v after %d calls", r, r.Bundle, err, calls.Load())
+	}
+	var settled uint64
+	for _, tx := range f.chain.moves {
+		for _, units := range tx {
+			settled += units
+		}
+	}
+	if settled != 500 || today(t, last) != "$0.9995" {
+		t.Errorf("%d settled, %s left", settled, today(t, last))
+	}
+}
+
+// Two machines with one key and journals of their own: the second knows nothing of the first one's bundle and signs a
+// transfer each time, which the seller does not take while calls are left. Its budget is not charged for them, on the
+// seller's word, and a call that the first one misses is no dispute before the seller refuses one.
+func TestOneKeyOnTwoMachines(t *testing.T) {
+	t.Parallel()
+	f := &settler{}
+	address, _, _ := shop(t, f)
+	machine := func() *Payer {
+		return newPayer(t, inFile(journalFile(t)), func(c *Config) { c.Houses, c.Wallet, c.Budget.PerDay = nil, f.chain, "$1" })
+	}
+	first, second := machine(), machine()
+	if _, r, err := get(first, address+"/feed/1"); err != nil || r.Bundle.Left != 4 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for range 3 {
+		if _, r, err := get(second, address+"/feed/2"); err != nil || r.State != Charged || !r.Charged.IsZero() || r.Proven || today(t, second) != "$1.00" {
+			t.Fatalf("%+v, %v, %s left", r, err, today(t, second))
+		}
+	}
+	if len(f.auths) != 1 {
+		t.Errorf("%d transfers were taken", len(f.auths))
+	}
+	if _, r, err := get(first, address+"/feed/3"); err != nil || !r.Bundle.Disputed || *r.Bundle.SellerSays != 0 || r.Bundle.Left != 3 {
+		t.Errorf("%+v %+v, %v", r, r.Bundle, err)
+	}
+	_, _, err := get(first, address+"/feed/4")
+	if n := need(err); n == nil || n.Code != "bundle_disputed" || !strings.Contains(n.Reason, "3 of 5 calls") || !strings.Contains(n.Reason, "bundle_exhausted") || len(f.auths) != 1 {
+		t.Errorf("%v", err)
 	}
 }

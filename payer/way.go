@@ -63,6 +63,7 @@ type look struct {
 	elsewhere int             // offers on a network, or in a token, where the policy does not pay
 	tried     map[string]bool // ways that the seller refused for this request; see [option.key]
 
+	waits        int         // for another process that buys a bundle
 	allowed      bool        // the owner let this seller be paid
 	trustedPayee evm.Address // the owner let this payee be paid
 

@@ -265,21 +265,6 @@ func (j *journal) stock(of string) (s *stock, err error) {
 	return s, err
 }
 
-// buying returns the purchase of such a bundle whose outcome is not known.
-func (j *journal) buying(of string) (id string, err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	err = j.locked(func() error {
-		for other, h := range j.bundles {
-			if h.row.Bundle != nil && h.row.Bundle.Of == of && h.row.State == Sent {
-				id = other
-			}
-		}
-		return nil
-	})
-	return id, err
-}
-
 // counted returns both counts of the bundle that a purchase bought or drew from, and false if there is none.
 func (j *journal) counted(r row) (b Bundle, ok bool) {
 	id := r.Draw
