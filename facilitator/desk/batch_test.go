@@ -14,8 +14,16 @@ import (
 func TestManySettlementsShareATransaction(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
+	var single uint64
+	for i := range byte(2) { // the first transfer pays for the payee's balance
+		alone := w.transfer(payer(0), 5, 200+i)
+		w.ask(alone)
+		w.settle()
+		single = w.want(alone, desk.Settled, "").Gas
+	}
+	const count = 100
 	var all []desk.Ask
-	for i := range byte(40) {
+	for i := range byte(count) {
 		all = append(all, w.transfer(payer(int(i)%5), 5, 1+i))
 		w.ask(all[i])
 	}
@@ -32,10 +40,13 @@ func TestManySettlementsShareATransaction(t *testing.T) {
 	if err != nil || receipt.GasUsed != gas {
 		t.Errorf("the shares come to %d gas, the transaction used %d", gas, receipt.GasUsed)
 	}
-	if w.sent() != 1 || w.dollars(payee) != 200 {
+	if w.sent() != 3 || w.dollars(payee) != 5*(count+2) {
 		t.Errorf("%d transactions, %d units", w.sent(), w.dollars(payee))
 	}
-	t.Logf("%d gas a payment", gas/40)
+	t.Logf("gas of a payment: alone %d, one of %d %d", single, count, gas/count)
+	if 4*gas/count > 3*single {
+		t.Errorf("one of %d takes %d gas, alone it takes %d: less than a quarter is saved", count, gas/count, single)
+	}
 }
 
 // While a lane is busy, what is asked for gathers, and shares the next transaction.
