@@ -95,7 +95,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	for _, stream := range []clearing.Stream{clearing.Head, clearing.Confirmed} {
 		f := &chain.Follower{Client: h.Client, Addresses: contracts.Addresses(), Start: c.Deployment.StartBlock, Sink: sink{h.House, stream, contracts}}
 		if stream == clearing.Confirmed {
-			f.Depth = c.Depth
+			f.Depth = h.Client.Depth(c.Depth)
 		}
 		h.followers = append(h.followers, f)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -27,8 +28,9 @@ const (
 
 // Client reads from one node over HTTP. It is safe for concurrent use.
 type Client struct {
-	rpc     *rpc.Client
-	chainID uint64
+	rpc      *rpc.Client
+	chainID  uint64
+	onDemand bool
 }
 
 // Dial connects to the node at an http or https URL and asks which chain it serves. Cancelling ctx later does not close
@@ -56,7 +58,20 @@ func Dial(ctx context.Context, rawURL string) (*Client, error) {
 		return nil, fmt.Errorf("dial node at %s: %w", u.Host, err)
 	}
 	c.chainID = uint64(id)
+	if ip := net.ParseIP(u.Hostname()); u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		// Development nodes (anvil, Hardhat) know this method; to any other it is an unknown one.
+		_ = c.ask(ctx, &c.onDemand, "anvil_getAutomine")
+	}
 	return c, nil
+}
+
+// Depth returns how many blocks can be asked to lie on top of another: depth, or none where a development node on this
+// machine makes a block for a transaction and no other. There nothing would ever come on top of the last one.
+func (c *Client) Depth(depth uint64) uint64 {
+	if c.onDemand {
+		return 0
+	}
+	return depth
 }
 
 // Close frees the connections.

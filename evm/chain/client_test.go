@@ -192,3 +192,18 @@ func TestNodeWords(t *testing.T) {
 		t.Errorf("revert data gave %v", err)
 	}
 }
+
+// Where a block comes only with a transaction, waiting for one on top of another would never end.
+func TestNodesThatMakeBlocksOnDemand(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]uint64{
+		`"result":true`:  0,
+		`"result":false`: 5, // anvil --block-time
+		`"error":{"code":-32601,"message":"the method does not exist"}`: 5,
+		`"result":"0x1"`: 5,
+	} {
+		if got := fakeNode(t, map[string]string{"anvil_getAutomine": answer}).Depth(5); got != want {
+			t.Errorf("%s: %d blocks on top, want %d", answer, got, want)
+		}
+	}
+}

@@ -54,8 +54,10 @@ type Sender struct {
 	missing map[string]time.Time // guarded by mu: since when a call's nonce is spent but none of its attempts is found
 }
 
-// NewSender returns a sender for the signer's account.
+// NewSender returns a sender for the signer's account. It waits for as many blocks as the client says can come: see
+// [Client.Depth].
 func NewSender(client *Client, outbox Outbox, signer evm.Signer, policy Policy) *Sender {
+	policy.Depth = client.Depth(policy.Depth)
 	return newSender(client, outbox, signer, policy)
 }
 
