@@ -89,7 +89,8 @@ export async function buy(call) {
         const response = await call(spy, request(n));
         result.status = response.status;
         result.body = await response.text();
-        result.receipt = decode(response.headers.get('PAYMENT-RESPONSE') ?? response.headers.get('X-PAYMENT-RESPONSE'));
+        result.receiptHeader = response.headers.get('PAYMENT-RESPONSE') ?? undefined;
+      result.receipt = decode(response.headers.get('PAYMENT-RESPONSE') ?? response.headers.get('X-PAYMENT-RESPONSE'));
         if (response.status === 402) result.refusal = decode(response.headers.get('PAYMENT-REQUIRED'))?.error ?? JSON.parse(result.body || '{}').error;
       } catch (e) {
         result.error = e instanceof Error ? e.message : String(e);

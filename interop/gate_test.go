@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/evm/keystore"
 )
 
 // shop is a server that knows nothing of payments, and counts what it served by path.
@@ -92,14 +94,32 @@ type gate struct {
 	dir   string
 }
 
-// gate starts a gate in front of a shop of its own. What is not in the lines of routes is closed.
-func (w *world) gate(t testing.TB, facilitator, routes string, more ...string) *gate {
+// gateFile is what stands in a gate.yaml, besides upstream and network.
+type gateFile struct {
+	Facilitator string
+	Routes      string      // lines under routes; what is not there is closed
+	Accept      string      // default exact
+	Head        string      // more lines above
+	PayTo       evm.Address // default somebody who has nothing else
+}
+
+// gate starts a gate in front of a shop of its own.
+func (w *world) gate(t testing.TB, facilitator, routes string) *gate {
 	t.Helper()
-	g := &gate{shop: openShop(t), payee: must(evm.GenerateKey())(t).Address(), w: w, dir: t.TempDir()}
+	return w.gateOf(t, gateFile{Facilitator: facilitator, Routes: routes})
+}
+
+func (w *world) gateOf(t testing.TB, f gateFile, flags ...string) *gate {
+	t.Helper()
+	if f.PayTo == (evm.Address{}) {
+		f.PayTo = must(evm.GenerateKey())(t).Address()
+	}
+	g := &gate{shop: openShop(t), payee: f.PayTo, w: w, dir: t.TempDir()}
 	file := filepath.Join(g.dir, "gate.yaml")
-	lines := fmt.Sprintf("upstream: %s\nnetwork: %s\npay_to: %q\naccept: [exact]\nroutes:\n%s", g.shop.URL, w.chain.Name, g.payee, indent(routes))
+	lines := fmt.Sprintf("upstream: %s\nnetwork: %s\npay_to: %q\nfacilitator: %s\naccept: [%s]\n%s\nroutes:\n%s",
+		g.shop.URL, w.chain.Name, g.payee, f.Facilitator, cmp.Or(f.Accept, "exact"), f.Head, indent(f.Routes))
 	check(t, os.WriteFile(file, []byte(lines), 0o600))
-	g.args = append([]string{"gate", "--config", file, "--book", filepath.Join(g.dir, "gate.db"), "--facilitator", facilitator, "--listen", "127.0.0.1:0"}, more...)
+	g.args = append([]string{"gate", "--config", file, "--book", filepath.Join(g.dir, "gate.db"), "--listen", "127.0.0.1:0"}, flags...)
 	g.start(t)
 	t.Cleanup(func() {
 		g.stop()
@@ -274,4 +294,53 @@ func TestStockBuyerPaysWhatWasMeasured(t *testing.T) {
 			})
 		}
 	})
+}
+
+// A route that takes guarantees, upto and money on Arbitrum besides is bought from by clients that know only some of it.
+func TestStockBuyersFindTheirWayAmongMany(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		g := w.gateOf(t, gateFile{
+			Facilitator: w.facilitatorOfTwo(t), Head: "clearing_house: " + w.house(t),
+			Routes: `GET /many: {price: $0.01, accept: [guarantee, exact, exact on arbitrum-sepolia in USDC, upto]}`,
+		})
+		for name, b := range w.stock() {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				p := w.payer(t)
+				r := once(t, b.script, b.more.with(options{"url": g.url + "/many", "key": secret(p.PrivateKey)}))
+				r.bought(t)
+				if paid := p.paid(t); paid != 10_000 {
+					t.Errorf("paid %d", paid)
+				}
+				for _, way := range []string{`"4mica-credit"`, `"eip155:421614"`, `"upto"`, `"exact"`} {
+					if !strings.Contains(string(r.Terms), way) {
+						t.Errorf("the header does not offer %s: %s", way, r.Terms)
+					}
+				}
+			})
+		}
+	})
+}
+
+// facilitatorOfTwo starts a facilitator that settles on this chain and on another, which calls itself arbitrum-sepolia.
+func (w *world) facilitatorOfTwo(t testing.TB) string {
+	t.Helper()
+	start := func(args ...string) *process {
+		p := must(startProcess(t.TempDir(), w.env(), farthing, args...))(t)
+		t.Cleanup(func() {
+			p.stop()
+			if t.Failed() {
+				t.Logf("%s wrote:\n%s", args[0], p.last())
+			}
+		})
+		return p
+	}
+	arbitrum := start("devchain", "--network", "arbitrum-sepolia", "--listen", "127.0.0.1:0")
+	rpc := must(arbitrum.await(`at (http://[^\s,]+),`))(t)
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key.json")
+	check(t, keystore.Import(key, account(accountFarthing3), nil, keystore.Light))
+	p := start("facilitator", "--network", w.chain.Name+",arbitrum-sepolia", "--rpc-url", w.rpc, "--rpc-url", rpc, "--key", key,
+		"--book", filepath.Join(dir, "facilitator.db"), "--listen", "127.0.0.1:0")
+	return must(p.await(`(http://127\.0\.0\.1:\d+)`))(t)
 }

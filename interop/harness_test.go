@@ -202,12 +202,14 @@ type result struct {
 	Status  int
 	Body    string
 	Receipt *receipt
-	Refusal string          // the seller's word in a 402
-	Error   string          // why the client gave up
-	Terms   json.RawMessage // decoded header of the first 402
-	Offered string          // body of the first 402
-	Header  string          // name of the header that carried the payment
-	Payment string          // its value
+	// ReceiptHeader is PAYMENT-RESPONSE as it was sent.
+	ReceiptHeader string
+	Refusal       string          // the seller's word in a 402
+	Error         string          // why the client gave up
+	Terms         json.RawMessage // decoded header of the first 402
+	Offered       string          // body of the first 402
+	Header        string          // name of the header that carried the payment
+	Payment       string          // its value
 	// Attempts counts the requests that carried a payment.
 	Attempts int
 }

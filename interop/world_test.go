@@ -37,6 +37,7 @@ type world struct {
 	reference string     // guarded by mu; URL of the reference facilitator
 	t402      string     // guarded by mu; URL of T402's
 	ours      string     // guarded by mu; URL of farthing's
+	houseURL  string     // guarded by mu; URL of the clearing house
 }
 
 // Accounts of the chain, by what they pay for.
@@ -46,7 +47,9 @@ const (
 	accountT402
 	accountFarthing
 	accountFarthing2
+	accountFarthing3
 	accountPayee
+	accountOperator
 )
 
 func account(n int) *evm.PrivateKey { return devchain.Accounts()[n] }
@@ -310,13 +313,31 @@ func (w *world) farthingFacilitator(t testing.TB) string {
 			keys[i] = filepath.Join(w.dir, fmt.Sprintf("%s-%d.json", w.kind, n))
 			check(t, keystore.Import(keys[i], account(n), nil, keystore.Light))
 		}
-		args := []string{"facilitator", "--network", w.chain.Name, "--rpc-url", w.rpc, "--key", keys[0], "--lane", keys[1], "--listen", "127.0.0.1:0", "--per-minute", "0"}
-		if w.kind == "anvil" {
-			args = append(args, "--settle-depth", "0") // it makes a block for a transaction, and no other on top
-		}
-		p := must(startProcess("", w.env(), farthing, args...))(t)
+		p := must(startProcess("", w.env(), farthing, "facilitator", "--network", w.chain.Name, "--rpc-url", w.rpc,
+			"--key", keys[0], "--lane", keys[1], "--listen", "127.0.0.1:0", "--per-minute", "0"))(t)
 		w.processes = append(w.processes, p)
 		w.ours = must(p.await(`(http://127\.0\.0\.1:\d+)`))(t)
 	}
 	return w.ours
+}
+
+// house returns the URL of a clearing house with a facilitator beside it, deployed on this chain when it is first wanted.
+func (w *world) house(t testing.TB) string {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.houseURL == "" {
+		dir := t.TempDir() // read at start only
+		key, bls, file := filepath.Join(dir, "operator.json"), filepath.Join(dir, "bls.json"), filepath.Join(dir, "deployment.json")
+		check(t, keystore.Import(key, account(accountOperator), nil, keystore.Light))
+		deploy := w.command("deploy", "--network", w.chain.Name, "--rpc-url", w.rpc, "--key", key, "--bls", bls, "--deployment", file, "--times", "small", "--yes")
+		if out, err := deploy.CombinedOutput(); err != nil {
+			t.Fatalf("deploy: %v\n%s", err, out)
+		}
+		p := must(startProcess("", w.env(), farthing, "serve", "--rpc-url", w.rpc, "--deployment", file, "--key", key, "--bls", bls,
+			"--book", filepath.Join(w.dir, w.kind+"-house.db"), "--listen", "127.0.0.1:0"))(t)
+		w.processes = append(w.processes, p)
+		w.houseURL = must(p.await(`(http://127\.0\.0\.1:\d+)`))(t)
+	}
+	return w.houseURL
 }
