@@ -862,6 +862,12 @@ func TestMatch(t *testing.T) {
 	if got := fmt.Sprint(Match([]Move{one, two}, []evm.Log{usedOne})); got != "[false false]" {
 		t.Errorf("a nonce without a transfer: %s", got)
 	}
+	usedTwo := evm.Log{Address: token, Topics: []evm.Hash{usedTopic, topic(from), {2}}}
+	for _, logs := range [][]evm.Log{{usedOne, good, usedTwo, log(token, from, from, 0)}, {usedTwo, log(token, from, from, 0), usedOne, good}} {
+		if one.Proven(logs) != true || two.Proven(logs) != false {
+			t.Errorf("a nonce used for nothing beside a payment: %v, %v", one.Proven(logs), two.Proven(logs))
+		}
+	}
 }
 
 func TestMoveRefuses(t *testing.T) {

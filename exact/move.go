@@ -185,10 +185,11 @@ type nonceOf struct {
 }
 
 // Match says for each of the moves in one transaction whether the transaction's logs prove it. One log proves one move.
-// Where a token logs the nonces of authorizations, a move of EIP-3009 needs its own; where equal moves have fewer logs
+// Where a token logs the nonces of authorizations, a move of EIP-3009 needs its own, with the transfer behind it and before
+// the next nonce: beside a payment, its payer may use up other nonces for nothing. Where equal moves have fewer logs
 // than they are, and nothing tells which of them happened, none is proven: ask [Used].
 func Match(moves []Move, logs []evm.Log) []bool {
-	transfers, used, says := map[transfer]int{}, map[nonceOf]bool{}, map[evm.Address]bool{}
+	transfers, used, newest := map[transfer]int{}, map[nonceOf][]transfer{}, map[evm.Address]nonceOf{}
 	for _, l := range logs {
 		if len(l.Topics) != 3 {
 			continue
@@ -201,18 +202,24 @@ func Match(moves []Move, logs []evm.Log) []bool {
 		case transferTopic:
 			to, ok := evm.ABI(l.Topics[2][:]).Address(0)
 			if amount, err := money.AmountFromBytes(l.Data); ok && err == nil && len(l.Data) == 32 {
-				transfers[transfer{l.Address, from, to, amount}]++
+				t := transfer{l.Address, from, to, amount}
+				transfers[t]++
+				if n, ok := newest[l.Address]; ok {
+					used[n] = append(used[n], t)
+				}
 			}
 		case usedTopic:
-			used[nonceOf{l.Address, from, l.Topics[2]}], says[l.Address] = true, true
+			newest[l.Address] = nonceOf{l.Address, from, l.Topics[2]}
 		}
 	}
 	possible := make([]bool, len(moves))
 	claims := map[transfer]int{}
 	for i, m := range moves {
-		possible[i] = m.Method != EIP3009 || !says[m.Token] || used[nonceOf{m.Token, m.From, m.Nonce}]
+		key := transfer{m.Token, m.From, m.Payee, m.Amount}
+		_, says := newest[m.Token]
+		possible[i] = m.Method != EIP3009 || !says || slices.Contains(used[nonceOf{m.Token, m.From, m.Nonce}], key)
 		if possible[i] {
-			claims[transfer{m.Token, m.From, m.Payee, m.Amount}]++
+			claims[key]++
 		}
 	}
 	for i, m := range moves {

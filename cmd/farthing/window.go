@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -66,14 +67,23 @@ func (w *window) Moved(ctx context.Context, on string, a exact.Authorization, am
 	if err != nil {
 		return paywall.Unseen, evm.Hash{}, err
 	}
+	used, err := exact.Used(ctx, w.client, a)
+	known := !errors.Is(err, exact.ErrNoNonce)
+	if known && (err != nil || !used) {
+		return paywall.Unspent, evm.Hash{}, err
+	}
 	if !claimed.IsZero() {
-		if moved, err := w.shows(ctx, claimed, move); err != nil || moved {
+		if moved, err := w.shows(ctx, claimed, move, a.Nonce[:]); err != nil || moved {
 			return paywall.Moved, claimed, err
 		}
 	}
-	used, err := exact.Used(ctx, w.client, a)
-	if err != nil || !used {
-		return paywall.Unspent, evm.Hash{}, err
+	if !known { // only who sent it can tell
+		if !claimed.IsZero() {
+			err = fmt.Errorf("transaction %s does not show the transfer", claimed)
+		} else {
+			err = nil
+		}
+		return paywall.Unseen, evm.Hash{}, err
 	}
 	head, err := w.client.Head(ctx)
 	if err != nil {
@@ -89,20 +99,29 @@ func (w *window) Moved(ctx context.Context, on string, a exact.Authorization, am
 		return paywall.Spent, evm.Hash{}, err
 	}
 	for _, l := range logs {
-		if moved, err := w.shows(ctx, l.TxHash, move); err != nil || moved {
+		if moved, err := w.shows(ctx, l.TxHash, move, nil); err != nil || moved {
 			return paywall.Moved, l.TxHash, err
 		}
 	}
 	return paywall.Spent, evm.Hash{}, nil
 }
 
-// shows reports whether a transaction did what a move is to do.
-func (w *window) shows(ctx context.Context, tx evm.Hash, move exact.Move) (bool, error) {
+// shows reports whether a transaction did what a move is to do. Permit2 logs no nonces, so that an earlier payment of as much
+// would look the same: a transaction that the facilitator names has to hold the nonce, and one that nobody names has to be
+// the very call.
+func (w *window) shows(ctx context.Context, tx evm.Hash, move exact.Move, named []byte) (bool, error) {
 	receipt, err := w.client.Receipt(ctx, tx)
-	if err != nil || receipt == nil || !receipt.OK {
+	if err != nil || receipt == nil || !receipt.OK || !move.Proven(receipt.Logs) {
 		return false, err
 	}
-	return exact.Match([]exact.Move{move}, receipt.Logs)[0], nil
+	if move.Method != exact.Permit2 {
+		return true, nil
+	}
+	input, err := w.client.Input(ctx, tx)
+	if named != nil {
+		return bytes.Contains(input, named), err
+	}
+	return receipt.To == move.To && bytes.Equal(input, move.Data), err
 }
 
 // Pay implements [paywall.Cashier]. Each call makes one pass over what is to be sent.

@@ -280,6 +280,35 @@ func TestANonceThatPaidSomebodyElseIsNotPaid(t *testing.T) {
 	}
 }
 
+// A payer uses up the nonces of several payments in one transaction, and only one of them for the payment.
+func TestOneTransferPaysForOneNonceOnly(t *testing.T) {
+	t.Parallel()
+	part := func(a desk.Ask) evm.Arg {
+		return evm.TupleArg(evm.WordArg(a.To.Word()), evm.WordArg([32]byte{}), evm.BytesArg(a.Data))
+	}
+	for _, paidFirst := range []bool{true, false} {
+		w := newWorld(t, nil)
+		paid, cheat := w.transfer(payer(0), 500, 1), w.transfer(payer(0), 500, 2)
+		void := cheat
+		void.Payee, void.Amount = payer(0).Address(), money.Amount{}
+		void = signed(t, void, payer(0))
+		parts := []evm.Arg{part(paid), part(void)}
+		if !paidFirst {
+			parts = []evm.Arg{part(void), part(paid)}
+		}
+		data := evm.EncodeCall(selector("aggregate3((address,bool,bytes)[])"), evm.ListArg(parts...))
+		w.by(payer(3), evm.Call{To: desk.Multicall3, Data: data, GasLimit: 400_000})
+		w.ask(cheat)
+		w.ask(paid)
+		w.settle()
+		w.want(paid, desk.Settled, "")
+		w.want(cheat, desk.Failed, "invalid_exact_evm_nonce_already_used")
+		if !w.paid(500, false) {
+			t.Errorf("%d units moved", w.dollars(payee))
+		}
+	}
+}
+
 // A burst of used authorizations must not use up the lane's nonces, or everything behind them would hang.
 func TestUsedAuthorizationsSpendNoNonces(t *testing.T) {
 	t.Parallel()

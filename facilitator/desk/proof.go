@@ -23,21 +23,27 @@ const (
 )
 
 // judge returns what the logs of one transaction say about each of the settlements that it carried. Every transfer
-// counts for one of them only. A token that logs no nonces at all is taken at its transfer, if it is the only one.
+// counts for one of them only. Where a token logs a nonce, what it moves for it stands behind that, and before the next
+// nonce: beside a payment, its payer may use up other nonces for nothing. A token that logs no nonces at all is taken at
+// its transfer, if it is the only one.
 func judge(logs []evm.Log, carried []Settlement) []verdict {
 	spent := make([]bool, len(logs))
 	out := make([]verdict, len(carried))
 	for i, s := range carried {
-		silent := len(carried) == 1 && !slices.ContainsFunc(logs, func(l evm.Log) bool {
-			return l.Address == s.Asset && len(l.Topics) > 0 && l.Topics[0] == usedTopic
-		})
-		marked := s.Mark != MarkNonce || silent || slices.ContainsFunc(logs, func(l evm.Log) bool { return used(l, s.Ask) })
-		if !marked {
-			continue
+		nonce := func(l evm.Log) bool { return l.Address == s.Asset && len(l.Topics) > 0 && l.Topics[0] == usedTopic }
+		silent := len(carried) == 1 && !slices.ContainsFunc(logs, nonce)
+		from, to := 0, len(logs) // where the transfer may stand
+		if s.Mark == MarkNonce && !silent {
+			if from = slices.IndexFunc(logs, func(l evm.Log) bool { return used(l, s.Ask) }) + 1; from == 0 {
+				continue
+			}
+			if next := slices.IndexFunc(logs[from:], nonce); next >= 0 {
+				to = from + next
+			}
 		}
 		at := -1
-		for k, l := range logs {
-			if !spent[k] && transferOf(l, s.Ask) {
+		for k := from; k < to; k++ {
+			if !spent[k] && transferOf(logs[k], s.Ask) {
 				at = k
 				break
 			}
@@ -69,7 +75,8 @@ func transferOf(l evm.Log, a Ask) bool {
 const candidatesMax = 50
 
 // find looks for the transaction that carried a settlement out, whoever sent it, in the blocks from lookback before it was
-// asked for up to the head. It returns nil if there is none.
+// asked for up to the head. It returns nil if there is none. One that leaves no mark in the logs has to be the very call and
+// nothing else: a payer's own contract could be called with the data of many payments, and make one.
 func (d *Desk) find(ctx context.Context, s Settlement, head evm.BlockRef) (*evm.TxReceipt, verdict, error) {
 	topics := []evm.Hash{usedTopic, evm.Hash(s.Payer.Word()), s.Nonce}
 	switch s.Mark {
@@ -98,7 +105,7 @@ func (d *Desk) find(ctx context.Context, s Settlement, head evm.BlockRef) (*evm.
 				if err != nil {
 					return nil, nothing, err
 				}
-				if !bytes.Contains(input, s.Data) {
+				if !bytes.Equal(input, s.Data) {
 					continue
 				}
 			}
@@ -108,6 +115,9 @@ func (d *Desk) find(ctx context.Context, s Settlement, head evm.BlockRef) (*evm.
 			}
 			if receipt == nil || !receipt.OK {
 				continue // a reorganisation took it meanwhile
+			}
+			if s.Mark == MarkData && receipt.To != s.To {
+				continue
 			}
 			return receipt, judge(receipt.Logs, []Settlement{s})[0], nil
 		}
