@@ -80,8 +80,10 @@ func New(c Config) (*Facilitator, error) {
 	return f, nil
 }
 
-// beat is how often a desk with open settlements looks at its chain, and idle how often one without.
+// How often a desk looks at its chain: soon after something has happened, since nodes for development make a block at once,
+// then at most every beat while something is open, and at its leisure otherwise.
 const (
+	soon = 25 * time.Millisecond
 	beat = 250 * time.Millisecond
 	idle = 5 * time.Second
 )
@@ -101,6 +103,8 @@ func (f *Facilitator) Run(ctx context.Context) error {
 func (f *Facilitator) work(ctx context.Context, n *Network) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var moves uint64
+	pause := soon
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,9 +113,13 @@ func (f *Facilitator) work(ctx context.Context, n *Network) {
 		case <-n.desk.Wake():
 		}
 		n.step(ctx)
-		pause := idle
-		if n.desk.Open() > 0 || n.well() != nil {
-			pause = beat
+		switch now := n.desk.Moves(); {
+		case n.well() == nil && n.desk.Open() == 0:
+			pause = idle
+		case now != moves:
+			moves, pause = now, soon
+		default:
+			pause = min(2*pause, beat)
 		}
 		timer.Reset(pause)
 	}

@@ -92,7 +92,8 @@ type Desk struct {
 	wei   money.Amount
 	poor  error // guarded by mu: why no lane could pay for gas, when one was last wanted
 	head  uint64
-	ready bool // guarded by mu: what the book has open is here
+	moves uint64 // guarded by mu: calls handed to lanes, and settlements that ended
+	ready bool   // guarded by mu: what the book has open is here
 }
 
 // entry is an open settlement and whoever waits for it.
@@ -200,6 +201,14 @@ func (d *Desk) Spent() money.Amount {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.wei
+}
+
+// Moves counts what has happened: calls handed to lanes and settlements that ended. While it grows, looking again soon is
+// worth it.
+func (d *Desk) Moves() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.moves
 }
 
 // Wake is signalled when there is something new to do.
@@ -473,6 +482,7 @@ func (d *Desk) save(ctx context.Context, changed []Settlement, spent []Spending,
 			continue
 		}
 		d.drop(s.ID)
+		d.moves++
 		ended = append(ended, s)
 	}
 	d.mu.Unlock()

@@ -312,6 +312,7 @@ func (p *pass) carry(list []Settlement) {
 	for _, s := range list {
 		p.put(s)
 	}
+	p.moves++
 }
 
 // relayed returns the step of a settlement that somebody else's transaction is.
