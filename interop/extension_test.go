@@ -62,49 +62,63 @@ func TestStockBuyerNamesItsPayment(t *testing.T) {
 // package takes for good.
 func TestPublishedPackageReadsOurExtensions(t *testing.T) {
 	onAnvil(t, func(t *testing.T, w *world) {
-		dir := t.TempDir()
-		seller := must(evm.GenerateKey())(t)
-		key := filepath.Join(dir, "seller.json")
-		check(t, keystore.Import(key, seller, nil, keystore.Light))
-		g := w.gateOf(t, gateFile{Facilitator: w.farthingFacilitator(t), Head: "sign_offers: true", PayTo: seller.Address(),
-			Routes: `GET /weather: {price: $0.01, listed: true, description: The weather}`}, "--key", key)
-		p := w.payer(t)
-		r := once(t, "buyer-x402.mjs", options{"url": g.url + "/weather", "key": secret(p.PrivateKey)})
-		r.bought(t)
-		var terms any
-		check(t, json.Unmarshal(r.Terms, &terms))
-		out := must(exec.CommandContext(t.Context(), "node", "extensions.mjs", options{
-			"terms": terms, "receipt": r.ReceiptHeader, "payer": p.Address().String(), "facilitator": w.farthingFacilitator(t),
-		}.json()).Output())(t)
-		var said struct {
-			Offers []struct {
-				Format, Signer string
-				Index          int
-			}
-			Receipt *struct {
-				Format, Signer string
-				Matches        bool
-				Payload        map[string]any
-			}
-			Bazaar *struct{ Consistent, Specified struct{ Valid bool } }
-			Listed []struct{ Resource string }
-		}
-		check(t, json.Unmarshal(out, &said))
-		if len(said.Offers) != 1 || said.Offers[0].Index != 0 || !strings.EqualFold(said.Offers[0].Signer, seller.Address().String()) {
-			t.Errorf("offers: %s", out)
-		}
-		if said.Receipt == nil || !said.Receipt.Matches || said.Receipt.Format == "eip712" && !strings.EqualFold(said.Receipt.Signer, seller.Address().String()) {
-			t.Errorf("receipt: %s", out)
-		}
-		if said.Bazaar == nil || !said.Bazaar.Consistent.Valid || !said.Bazaar.Specified.Valid {
-			t.Errorf("bazaar: %s", out)
-		}
-		listed := false
-		for _, l := range said.Listed {
-			listed = listed || l.Resource == g.url+"/weather"
-		}
-		if !listed {
-			t.Errorf("the facilitator lists %+v, not %s/weather", said.Listed, g.url)
+		for _, form := range []string{"eip712", "jws"} {
+			t.Run(form, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				seller := must(evm.GenerateKey())(t)
+				key := filepath.Join(dir, "seller.json")
+				check(t, keystore.Import(key, seller, nil, keystore.Light))
+				g := w.gateOf(t, gateFile{Facilitator: w.farthingFacilitator(t), Head: "sign_offers: " + form, PayTo: seller.Address(),
+					Routes: `GET /weather: {price: $0.01, listed: true, description: The weather}`}, "--key", key)
+				p := w.payer(t)
+				r := once(t, "buyer-x402.mjs", options{"url": g.url + "/weather", "key": secret(p.PrivateKey)})
+				r.bought(t)
+				var terms any
+				check(t, json.Unmarshal(r.Terms, &terms))
+				cmd := exec.CommandContext(t.Context(), "node", "extensions.mjs", options{
+					"terms": terms, "receipt": r.ReceiptHeader, "payer": p.Address().String(), "facilitator": w.farthingFacilitator(t), "sellerKey": secret(seller),
+				}.json())
+				var stderr strings.Builder
+				cmd.Stderr = &stderr
+				out, err := cmd.Output()
+				if err != nil {
+					t.Fatalf("%v\n%s", err, stderr.String())
+				}
+				var said struct {
+					Offers []struct {
+						Format, Signer string
+						Index          int
+					}
+					Receipt *struct {
+						Format, Signer string
+						Matches        bool
+						Payload        map[string]any
+					}
+					Bazaar *struct{ Consistent, Specified struct{ Valid bool } }
+					Listed []struct{ Resource string }
+				}
+				check(t, json.Unmarshal(out, &said))
+				bySeller := func(format, signer string) bool { // a JWS names its key, and the package checks it by that
+					return format == form && (form == "jws" || strings.EqualFold(signer, seller.Address().String()))
+				}
+				if len(said.Offers) != 1 || said.Offers[0].Index != 0 || !bySeller(said.Offers[0].Format, said.Offers[0].Signer) {
+					t.Errorf("offers: %s", out)
+				}
+				if said.Receipt == nil || !said.Receipt.Matches || !bySeller(said.Receipt.Format, said.Receipt.Signer) {
+					t.Errorf("receipt: %s", out)
+				}
+				if said.Bazaar == nil || !said.Bazaar.Consistent.Valid || !said.Bazaar.Specified.Valid {
+					t.Errorf("bazaar: %s", out)
+				}
+				listed := false
+				for _, l := range said.Listed {
+					listed = listed || l.Resource == g.url+"/weather"
+				}
+				if !listed {
+					t.Errorf("the facilitator lists %+v, not %s/weather", said.Listed, g.url)
+				}
+			})
 		}
 	})
 }

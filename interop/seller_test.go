@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/keystore"
+	"github.com/farthing402/farthing/x402"
 )
 
 // sellers starts the published sellers, settling through a facilitator and, where that is another, T402's.
@@ -61,6 +64,35 @@ func TestPublishedSellersSettleThroughFarthing(t *testing.T) {
 					t.Errorf("paid %d, want %d", paid, c.pays)
 				}
 			})
+		}
+	})
+}
+
+// T402's exact-legacy leaves no trace of its nonce on the chain, and T402's own facilitator would pay the same
+// authorization again. Farthing's does not.
+func TestLegacyTokensArePaidOnce(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		facilitator := w.farthingFacilitator(t)
+		seller := w.sellers(t, facilitator, facilitator)["@t402/core"]
+		p := w.payer(t)
+		asked := must(terms(t, seller.url+"/legacy"))(t)
+		p.approve(t, must(evm.ParseAddress(asked.Accepts[0].ExtraString("spender")))(t))
+		r := once(t, "t402.mjs", options{"role": "buyer", "url": seller.url + "/legacy", "key": secret(p.PrivateKey)})
+		r.bought(t)
+		payment := must(x402.ReadPayment(r.carrying()))(t)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { present(t, "GET", seller.url+"/legacy", "", r.carrying()) })
+			wg.Go(func() { // the seller's middleware reserves nothing, so it is the facilitator that has to know
+				f := &x402.Client{Base: facilitator, Dialect: x402.T402, Timeout: patience}
+				if _, err := f.Settle(t.Context(), *payment, asked.Accepts[0]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if paid, n := p.paid(t), p.transfers(t); paid != 5000 || n != 1 {
+			t.Errorf("paid %d in %d transfers", paid, n)
 		}
 	})
 }
