@@ -20,9 +20,11 @@ import (
 	"github.com/farthing402/farthing/x402"
 )
 
-// workMax is how many calls to /verify and /settle are worked on at once. Settling waits for a chain, so most of them do
-// nothing; one holds a body of a few kilobytes.
-const workMax = 4096
+// How many calls are worked on at once. Those of /settle mostly wait for a chain, and must not keep the others out.
+const (
+	settleMax = 4096
+	workMax   = 1024
+)
 
 // handler is a facilitator's HTTP face.
 type handler struct {
@@ -31,7 +33,6 @@ type handler struct {
 	metrics http.Handler
 	keys    map[[32]byte]string // names by the hash of the secret, which takes as long to look up for any
 	limits  limiter
-	work    chan struct{}
 
 	listing   sync.Mutex
 	catalogue map[string]entry // guarded by listing: what the catalogue has, nil until it was read
@@ -48,16 +49,16 @@ var Routes = []string{"/verify", "/settle", "/supported", "/discovery/resources"
 func newHandler(f *Facilitator) *handler {
 	h := &handler{
 		f: f, mux: http.NewServeMux(), metrics: f.metrics.handler(), keys: make(map[[32]byte]string),
-		limits: limiter{perMinute: f.PerMinute, now: f.Now}, work: make(chan struct{}, workMax),
+		limits: limiter{perMinute: f.PerMinute, now: f.Now},
 	}
 	for _, k := range f.Keys {
 		h.keys[sha256.Sum256([]byte(k.Secret))] = k.Name
 	}
-	h.route("/verify", http.MethodPost, h.guarded(h.verify))
-	h.route("/settle", http.MethodPost, h.guarded(h.settle))
+	h.route("/verify", http.MethodPost, h.guarded(workMax, h.verify))
+	h.route("/settle", http.MethodPost, h.guarded(settleMax, h.settle))
 	h.route("/supported", http.MethodGet, h.supported)
 	h.route("/discovery/resources", http.MethodGet, h.resources)
-	h.route("/settlements/{id}", http.MethodGet, h.guarded(h.settlement))
+	h.route("/settlements/{id}", http.MethodGet, h.guarded(workMax, h.settlement))
 	h.route("/health", http.MethodGet, h.health)
 	h.route("/ready", http.MethodGet, h.ready)
 	h.route("/metrics", http.MethodGet, func(w http.ResponseWriter, r *http.Request) error { h.metrics.ServeHTTP(w, r); return nil })
@@ -100,7 +101,8 @@ func (w *statusWriter) WriteHeader(status int) {
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // guarded asks for a key where there are any, and bounds how much comes from one place and at once.
-func (h *handler) guarded(serve answer) answer {
+func (h *handler) guarded(most int, serve answer) answer {
+	work := make(chan struct{}, most)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		who, err := h.caller(r)
 		if err != nil {
@@ -116,10 +118,10 @@ func (h *handler) guarded(serve answer) answer {
 			}
 		}
 		select {
-		case h.work <- struct{}{}:
-			defer func() { <-h.work }()
+		case work <- struct{}{}:
+			defer func() { <-work }()
 		default:
-			return x402.Errorf("settlement_busy", "%d calls are worked on already", workMax)
+			return x402.Errorf("settlement_busy", "%d calls are worked on already", most)
 		}
 		return serve(w, r)
 	}
@@ -333,7 +335,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusBadRequest
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "2")
-		h.f.Log.Warn("payment not looked at", "path", clip(r.URL.Path), "code", e.Code, "error", e)
+		h.f.Log.Debug("payment not looked at", "path", clip(r.URL.Path), "code", e.Code, "error", e)
 		said := *e
 		if e.Code == "chain_unreachable" { // the cause may name the node
 			said.Message = "the chain does not answer"

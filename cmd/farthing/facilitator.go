@@ -310,6 +310,10 @@ func apiKeys(path string) (keys []facilitator.Key, err error) {
 	if path == "" {
 		return nil, nil
 	}
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		return nil, fail("config_invalid", "%s can be read by others", path).hint("chmod 600 %s", path)
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fail("config_invalid", "API keys: %v", err)

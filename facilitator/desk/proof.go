@@ -3,6 +3,7 @@ package desk
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/farthing402/farthing/evm"
@@ -115,6 +116,13 @@ func (d *Desk) find(ctx context.Context, s Settlement, head evm.BlockRef) (*evm.
 			}
 			if receipt == nil || !receipt.OK {
 				continue // a reorganisation took it meanwhile
+			}
+			block, err := d.c.Chain.Block(ctx, receipt.BlockNumber)
+			if err != nil {
+				return nil, nothing, err
+			}
+			if block.Hash != receipt.BlockHash {
+				return nil, nothing, fmt.Errorf("transaction %s is in a block %d that is not the chain's", l.TxHash, receipt.BlockNumber)
 			}
 			if s.Mark == MarkData && receipt.To != s.To {
 				continue
