@@ -39,7 +39,10 @@ func (d *Desk) Step(ctx context.Context, now time.Time) error {
 	d.mu.Unlock()
 	p := &pass{Desk: d, now: now, head: head}
 	failed = append(failed, p.follow(ctx), p.dispatch(ctx))
-	for lane := range p.handed {
+	for _, lane := range d.c.Lanes {
+		if !p.handed[lane] {
+			continue
+		}
 		if err := lane.Step(ctx, now); err != nil {
 			failed = append(failed, err)
 		}

@@ -60,7 +60,11 @@ func Impatient(c facilitator.Config) (*facilitator.Facilitator, error) {
 	}
 	done, stop := context.WithCancel(context.Background())
 	stop()
-	return f, f.Run(done) // with its loop it ends waiting for it
+	networks := f.Networks
+	f.Networks = nil // or its loop could make one more pass
+	err = f.Run(done)
+	f.Networks = networks
+	return f, err
 }
 
 // beatsMax is how many blocks a settlement may take: one for each step before it, and its depth.
@@ -98,6 +102,7 @@ type Window struct {
 	Chain *Chain
 	Calls *Outgoing
 	Lane  *Lane  // of the payee
+	Depth uint64 // blocks on top of a transfer's block before it counts
 	Beat  func() // between the passes of a payment, until it is done; nil: one pass each time
 }
 
@@ -118,7 +123,11 @@ func (w *Window) Moved(ctx context.Context, on string, a exact.Authorization, am
 	case to != a.To || moved != amount:
 		return paywall.Spent, tx, nil
 	}
-	return paywall.Moved, tx, nil
+	r, err := w.Chain.Node().Receipt(ctx, tx)
+	if head := w.Chain.Head().Number; err == nil && (r == nil || r.BlockNumber+w.Depth > head) {
+		err = fmt.Errorf("transaction %s is not deep enough", tx.Short())
+	}
+	return paywall.Moved, tx, err
 }
 
 // Pay implements [paywall.Cashier].

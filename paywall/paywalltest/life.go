@@ -9,6 +9,7 @@ import (
 	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/internal/sim"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/x402"
@@ -38,6 +39,14 @@ func (l *life) alive() error {
 	return nil
 }
 
+// around lets a use of the book be only while the process is alive.
+func (l *life) around(_ string, _ bool, use func() error) error {
+	if err := l.alive(); err != nil {
+		return err
+	}
+	return use()
+}
+
 func (s *Server) current() *life {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +64,7 @@ func (s *Server) begin() {
 		s.config.paywall(&c)
 	}
 	c.PayTo, c.Signer, c.Network, c.ClearingHouse, c.Now = "", s.keys.seller, "dev", "", s.Now
-	c.House, c.Purchases = mortalHouse{house, l}, mortalBook{s.book, l}
+	c.House, c.Purchases = mortalHouse{house, l}, sim.Purchases{Book: s.book, Around: l.around}
 	if s.config.accept != nil {
 		c.Facilitators, c.Witness, c.Cashier = []x402.Facilitator{mortalFacilitator{s.facilitator, l}}, s.window, mortalCashier{s.window, l}
 		c.Accept = s.config.accept

@@ -1,0 +1,68 @@
+package sim
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+)
+
+func temperOf(seed uint64) temper { return tempers[seed%uint64(len(tempers))] }
+
+// replayMarket is the line that runs a market again.
+func replayMarket(seed uint64, steps int, t temper, err error) string {
+	return fmt.Sprintf("%s market: %v; run it again: go test ./internal/sim -run 'TestMarket$' -sim.seed=%d -sim.steps=%d -sim.trace", t.name, err, seed, steps)
+}
+
+// Markets run from seeds: those given by -sim.seed, or as many as FARTHING_SIM_SEEDS says.
+func TestMarket(t *testing.T) {
+	seeds := uint64(18)
+	if s := os.Getenv("FARTHING_SIM_SEEDS"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			t.Fatalf("FARTHING_SIM_SEEDS: %v", err)
+		}
+		seeds = n
+	}
+	one := func(t *testing.T, seed uint64) {
+		m, err := newMarket(seed, temperOf(seed), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *traceFlag {
+			m.trace = t.Logf
+		}
+		if err := m.run(*stepsFlag); err != nil {
+			t.Fatal(replayMarket(seed, *stepsFlag, m.temper, err))
+		}
+	}
+	if *seedFlag != 0 {
+		one(t, *seedFlag)
+		return
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
+		t.Run(fmt.Sprintf("%s-%d", temperOf(seed).name, seed), func(t *testing.T) {
+			t.Parallel()
+			one(t, seed)
+		})
+	}
+}
+
+// A market, too, is a function of its seed.
+func TestMarketRepeatsItself(t *testing.T) {
+	t.Parallel()
+	var digests [2]string
+	for i := range digests {
+		m, err := newMarket(9, tempers[3], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.run(150); err != nil {
+			t.Fatal(err)
+		}
+		digests[i] = fmt.Sprintf("%x", m.digest)
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("one seed made two markets: %s and %s", digests[0], digests[1])
+	}
+}
