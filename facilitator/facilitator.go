@@ -274,6 +274,11 @@ func (f *Facilitator) settle(ctx context.Context, p x402.Payment, r x402.Require
 			}
 			return a, s, tx, err
 		}
+	} else if s.State == desk.Queued {
+		// If the answer of the book was lost when this was recorded, the desk does not know that it has it.
+		if s, err = n.desk.Ask(ctx, ask, within, f.Now()); err != nil {
+			return a, s, tx, x402.Errorf("settlement_pending", "look for settlement: %w", err)
+		}
 	}
 	s, tx, err = f.wait(ctx, n, s, within)
 	if err != nil {

@@ -14,6 +14,7 @@ func (v *visit) replay(w way, p purchase.Purchase) {
 	h := v.w.Header()
 	if p.Answer == nil {
 		v.event.Status = http.StatusConflict
+		copyHeader(h, v.receiptOf(w, p).header())
 		x402.WriteError(v.w, x402.Errorf("payment_used", "purchase %s was charged%s, and its answer was not kept", p.ID, because(p.Outcome)).
 			WithHint("ask the seller"))
 		return

@@ -659,8 +659,9 @@ func (w *transfer) recover(ctx context.Context, p purchase.Purchase) (purchase.P
 		if refused != nil && refused.Code == "settlement_pending" {
 			return p, refused
 		}
-		if p.State == purchase.Committed && (p.Answer == nil || !p.Answer.Whole) {
-			// It is paid, and what was bought is gone: its answer was larger than what is kept.
+		if p.State == purchase.Committed && p.Answer != nil && !p.Answer.Whole {
+			// It is paid, and what was bought is gone: its answer was larger than what is kept. Work that ended early and
+			// owes for its stages has none.
 			w.pw.log.Error("a purchase is paid and its answer is lost; the payer gets its money back", "purchase", p.ID)
 			lost := p
 			lost.Outcome = "answer_lost"

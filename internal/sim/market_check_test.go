@@ -13,11 +13,12 @@ import (
 	"github.com/farthing402/farthing/x402"
 )
 
-// buried returns the state after the newest block that has n others on it.
-func (c *Chain) buried(n int) *state {
+// buried returns the state after the newest block that has had n others on it.
+func (c *Chain) buried(n uint64) *state {
+	tallest := c.tallest()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.blocks[max(0, len(c.blocks)-1-n)].state
+	return c.blocks[min(uint64(len(c.blocks))-1, tallest-min(tallest, n))].state
 }
 
 // due is what has to move on the chain for a purchase that is committed.
@@ -103,6 +104,7 @@ func (m *market) quiesce() error {
 		if err := m.restart(); err != nil {
 			return err
 		}
+		m.tick(2)
 		if err := m.blockNow(); err != nil && i > 10 {
 			return err
 		}
