@@ -22,7 +22,7 @@ func unquote(raw []byte) ([]byte, error) { return malformed(jsonobject.Unquote(r
 // malformed makes an error one of the payload's.
 func malformed[T any](v T, err error) (T, error) {
 	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrMalformed, err)
+		err = fmt.Errorf("%w: %w", err, ErrMalformed)
 	}
 	return v, err
 }

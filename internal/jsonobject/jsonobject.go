@@ -35,7 +35,7 @@ func Parse(b []byte, same Same) (Object, error) {
 func Split(b []byte, same Same) (Object, error) {
 	i := SkipSpace(b, 0)
 	if i == len(b) || b[i] != '{' {
-		return nil, errors.New("not an object")
+		return nil, errors.New("not a JSON object")
 	}
 	o := make(Object, 0, 8)
 	for i = SkipSpace(b, i+1); b[i] != '}'; {
