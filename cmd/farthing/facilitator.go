@@ -34,6 +34,7 @@ type facilitatorCmd struct {
 // deskFlags say how settlements are sent and what may be spent on them. The clearing house has them too.
 type deskFlags struct {
 	Lane        []string      `help:"Key file of one more account that sends settlements and pays their gas. Two lanes send twice at once. Each belongs to this process alone." placeholder:"FILE"`
+	Token       []string      `help:"Settle only this token, by symbol or address; repeat for more. Default: every one that is known on the network." placeholder:"TOKEN"`
 	APIKeys     string        `name:"api-keys" help:"File of those who may verify and settle, NAME:SECRET on each line; without it everyone may." placeholder:"FILE"`
 	PerMinute   int           `default:"6000" help:"Calls to /verify and /settle taken from one key or address in a minute; 0 is no limit." placeholder:"N"`
 	SettleDepth int           `default:"0" help:"Blocks on top of a settlement's block before it counts. What a reorganisation takes back is settled again." placeholder:"N"`
@@ -263,6 +264,9 @@ func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []
 	if err != nil {
 		return nil, err
 	}
+	if specs, err = onlyTokens(specs, c.Token); err != nil {
+		return nil, err
+	}
 	fc := facilitator.Config{Wait: c.SettleWait, Keys: keys, PerMinute: c.PerMinute, Catalogue: db.Catalogue(), Now: now, Log: log}
 	for _, s := range specs {
 		depth := settleDepth(c.SettleDepth)
@@ -280,6 +284,32 @@ func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []
 		fc.Networks = append(fc.Networks, n)
 	}
 	return facilitator.New(fc)
+}
+
+// onlyTokens leaves each network the tokens that are named, of which each must be known somewhere.
+func onlyTokens(specs []deskSpec, names []string) ([]deskSpec, error) {
+	if len(names) == 0 {
+		return specs, nil
+	}
+	out := slices.Clone(specs)
+	for i := range out {
+		out[i].On.Tokens = nil
+	}
+	for _, name := range names {
+		var unknown error
+		for i, s := range specs {
+			t, err := s.On.Token(name)
+			if err != nil {
+				unknown = errors.Join(unknown, err)
+				continue
+			}
+			out[i].On.Tokens = append(out[i].On.Tokens, t)
+		}
+		if !slices.ContainsFunc(specs, func(s deskSpec) bool { _, err := s.On.Token(name); return err == nil }) {
+			return nil, unknown
+		}
+	}
+	return out, nil
 }
 
 // coin reads an amount of a network's native coin, in wei; nothing is zero.
