@@ -375,6 +375,28 @@ func TestAReorganisationTakesASettlementBack(t *testing.T) {
 	}
 }
 
+// The book may have written that a settlement is open again, without the desk hearing of it.
+func TestAReorganisationThatIsWrittenDownUnheard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.mine(3)
+	a := w.transfer(payer(0), 500, 1)
+	w.ask(a)
+	w.settle()
+	if err := w.chain.Reorg(t.Context(), 1, devchain.Forget); err != nil {
+		t.Fatal(err)
+	}
+	*w.faults = faults{on: "save", after: true}
+	if err := w.desk.Step(t.Context(), w.now()); !errors.Is(err, errFault) {
+		t.Fatalf("the pass ended with %v", err)
+	}
+	w.mine(1)
+	w.settle()
+	if w.want(a, desk.Settled, ""); w.dollars(payee) != 500 {
+		t.Errorf("%d units were paid", w.dollars(payee))
+	}
+}
+
 // A reorganisation in which the payer's money goes elsewhere: what was settled is reported as failed.
 func TestAReorganisationMayUndoASettlement(t *testing.T) {
 	t.Parallel()

@@ -88,14 +88,15 @@ func (d *Desk) recheck(ctx context.Context, head evm.BlockRef) error {
 		reopened = append(reopened, s)
 	}
 	if len(reopened) > 0 {
-		if err := d.c.Book.Save(ctx, reopened, nil); err != nil {
-			return err
-		}
+		// First in memory: should the book write this and not get to say so, it does not list them again.
 		d.mu.Lock()
 		for _, s := range reopened {
 			d.put(s)
 		}
 		d.mu.Unlock()
+		if err := d.c.Book.Save(ctx, reopened, nil); err != nil {
+			return err
+		}
 		if d.c.Ended != nil {
 			for _, s := range reopened {
 				d.c.Ended(s)
