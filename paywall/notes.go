@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/farthing402/farthing/guarantee"
@@ -21,13 +22,23 @@ const (
 	reservedSlack = time.Minute
 )
 
-// work is the paywall's goroutine: it ends what was left behind and delivers notes, at once when poked and else now and
-// then, until [Paywall.Close].
+// work is the paywall's goroutine: it delivers notes, at once when poked and else now and then, and beside that ends what was
+// left behind, so that a facilitator that hangs keeps no note past its cutoff. It returns after [Paywall.Close].
 func (pw *Paywall) work(ctx context.Context) {
 	defer close(pw.done)
+	var all sync.WaitGroup
+	all.Go(func() { pw.keepHouse(ctx, pw.wake, pw.deliver) })
+	all.Go(func() {
+		pw.keepHouse(ctx, nil, func(ctx context.Context) error { return errors.Join(pw.Recover(ctx), pw.giveQueued(ctx)) })
+	})
+	all.Wait()
+}
+
+// keepHouse does something now, and again every few seconds and whenever it is woken.
+func (pw *Paywall) keepHouse(ctx context.Context, wake <-chan struct{}, tidy func(context.Context) error) {
 	for said := ""; ; {
 		text := ""
-		if err := pw.tidy(ctx); err != nil {
+		if err := tidy(ctx); err != nil {
 			text = err.Error()
 		}
 		if text != said && text != "" && ctx.Err() == nil {
@@ -36,7 +47,7 @@ func (pw *Paywall) work(ctx context.Context) {
 		said = text
 		pause := time.NewTimer(housework)
 		select {
-		case <-pw.wake:
+		case <-wake:
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
@@ -51,10 +62,6 @@ func (pw *Paywall) poke() {
 	case pw.wake <- struct{}{}:
 	default:
 	}
-}
-
-func (pw *Paywall) tidy(ctx context.Context) error {
-	return errors.Join(pw.Recover(ctx), pw.deliver(ctx), pw.giveQueued(ctx))
 }
 
 // Close ends the paywall's goroutine and delivers the notes that are left, as far as ctx allows. What is not delivered is
@@ -120,10 +127,19 @@ func (pw *Paywall) lost(p purchase.Purchase) bool {
 	case purchase.Working:
 		return !now.Before(p.Due)
 	case purchase.Pending:
-		return true
+		return !pw.beingAsked(p.DoneAt)
 	}
 	return false
 }
+
+// beingAsked reports whether another gate on the book may be asking for money to be moved, as it may have begun to at a
+// time. Two that ask at once may both be told what is true of the other's transaction only.
+func (pw *Paywall) beingAsked(since time.Time) bool {
+	return pw.cfg.Abandoned > 0 && pw.cfg.Now().Sub(since) < askedFor
+}
+
+// askedFor is longer than one gate asks.
+const askedFor = x402.DefaultTimeout + 30*time.Second
 
 // deliver brings notes to the clearing house until none is left or it does not answer.
 func (pw *Paywall) deliver(ctx context.Context) error {

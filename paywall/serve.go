@@ -255,7 +255,7 @@ func (v *visit) again(ctx context.Context, p purchase.Purchase) (*purchase.Purch
 	}
 	move := p.Shown(v.digest)
 	lost := move == purchase.Wait && v.pw.lost(p) // a crash left it: what its first run did is not known, so it is not run again
-	if lost || move == purchase.Resolve {
+	if lost || move == purchase.Resolve && v.pw.lost(p) {
 		ended, err := w.recover(ctx, p)
 		if err != nil {
 			return nil, v.unresolved(p, err)

@@ -25,7 +25,7 @@ const (
 	supportedKept = 5 * time.Minute
 	// supportedRetry is how long a facilitator that did not say what it can do is left alone by requests.
 	supportedRetry = 5 * time.Second
-	// supportedWait is how long a 402 waits for that list, if it needs it.
+	// supportedWait is how long that list is waited for.
 	supportedWait = 3 * time.Second
 )
 
@@ -80,30 +80,59 @@ func (ts *transfers) way(scheme string) *transfer {
 
 // abilities is what a facilitator says that it can do.
 type abilities struct {
-	x402.Facilitator
-
-	mu     sync.Mutex      // held while it is asked
-	asked  time.Time       // guarded by mu
-	failed error           // guarded by mu
-	list   *x402.Supported // guarded by mu
+	mu               sync.Mutex
+	x402.Facilitator                 // guarded by mu
+	asked            time.Time       // guarded by mu
+	failed           error           // guarded by mu
+	list             *x402.Supported // guarded by mu
+	asking           chan struct{}   // guarded by mu: closed when the answer is here; nil while nobody asks
 }
 
-// now returns the list, asking for it if what is known is old. An old list is better than none.
+// now returns the list. If what is known is old, one visitor asks; the others take what is known, or wait for it if that is
+// nothing. An old list is better than none.
 func (f *abilities) now(ctx context.Context, at time.Time) (x402.Supported, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	age := at.Sub(f.asked)
-	if f.list != nil && age < supportedKept || f.failed != nil && age < supportedRetry {
-		if f.list == nil {
-			return x402.Supported{}, f.failed
-		}
-		return *f.list, nil
+	known, failed, answered := f.list, f.failed, f.asking
+	asks := answered == nil && (known == nil || age >= supportedKept) && (failed == nil || age >= supportedRetry)
+	if asks {
+		answered = make(chan struct{})
+		f.asking = answered
 	}
-	list, err := f.Supported(ctx)
+	f.mu.Unlock()
+	switch {
+	case asks:
+		f.ask(ctx, at)
+	case known != nil:
+		return *known, nil
+	case answered == nil:
+		return x402.Supported{}, failed
+	}
+	select {
+	case <-answered:
+	case <-ctx.Done():
+		return x402.Supported{}, x402.Errorf("facilitator_unreachable", "facilitator does not say what it can do: %w", ctx.Err())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.list == nil {
+		return x402.Supported{}, f.failed
+	}
+	return *f.list, nil
+}
+
+// ask asks for the list, for everybody who waits: it does not end with the visitor who happens to ask.
+func (f *abilities) ask(ctx context.Context, at time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), supportedWait)
+	defer cancel()
+	list, err := f.who().Supported(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = x402.Errorf("facilitator_unreachable", "facilitator does not say what it can do: %w", err)
 	}
-	f.asked, f.failed = at, err
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.asking)
+	f.asked, f.failed, f.asking = at, err, nil
 	if err == nil {
 		f.list = &list
 		if c, ok := f.Facilitator.(*x402.Client); ok && c.Dialect != list.Dialect() {
@@ -112,10 +141,6 @@ func (f *abilities) now(ctx context.Context, at time.Time) (x402.Supported, erro
 			f.Facilitator = &speaking
 		}
 	}
-	if f.list == nil {
-		return x402.Supported{}, err
-	}
-	return *f.list, nil
 }
 
 // who returns the facilitator to ask.
@@ -187,9 +212,7 @@ func (w *transfer) describe(v *visit, o offer, extra map[string]any) bool {
 	if w.byPermit2(o.token) {
 		extra["assetTransferMethod"] = string(exact.Permit2)
 	}
-	ctx, cancel := context.WithTimeout(v.r.Context(), supportedWait)
-	defer cancel()
-	_, kind, err := w.facilitator(ctx, o.chain.CAIP2())
+	_, kind, err := w.facilitator(v.r.Context(), o.chain.CAIP2())
 	if w.called == exact.Scheme {
 		// Who settles may be away for a while: the offer stands, and paying is refused until it is back.
 		return err == nil || status(asCoded(err)) >= 500 && asCoded(err).Code == "facilitator_unreachable"
@@ -293,14 +316,19 @@ func (w *transfer) readIn(v *visit, p *x402.Payment, in tender) (payment, *x402.
 	if err != nil {
 		return nil, internal(err)
 	}
-	return authorized{w, a, *p}, nil
+	s := authorized{w, a, *p, 0}
+	if v.job > DefaultJob {
+		s.needs = v.job
+	}
+	return s, nil
 }
 
 // authorized is a transfer that was signed.
 type authorized struct {
 	*transfer
 	exact.Authorization
-	sent x402.Payment
+	sent  x402.Payment
+	needs time.Duration // how long from now it must be good: as long as the route's jobs take
 }
 
 func (s authorized) facts() facts {
@@ -321,6 +349,9 @@ func (s authorized) check(a *agreement, now time.Time) (wrong, late *x402.Error)
 		}
 	}
 	err := s.Check(r, now)
+	if err == nil && s.needs > 0 {
+		err = s.Check(r, now.Add(s.needs))
+	}
 	if err == nil {
 		return nil, nil
 	}
@@ -408,12 +439,15 @@ func (s authorized) secure(v *visit, a *agreement, p purchase.Purchase) (purchas
 		return v.start(p, request)
 	}
 	if p.Transaction.IsZero() {
+		again := p.Settling
+		if again && s.pw.beingAsked(p.ReservedAt) {
+			return p, pending(p, evm.Hash{}, errors.New("another gate may be settling it"))
+		}
 		if err := s.pw.cfg.Purchases.Settling(ctx, p.ID, request); errors.Is(err, purchase.ErrState) {
 			return p, errMoved
 		} else if err != nil {
 			return p, bookDown(err)
 		}
-		again := p.Settling
 		p.Settling, p.Certificate = true, request
 		var e *x402.Error
 		if p, e = s.settleFirst(ctx, p, again); e != nil {
@@ -477,6 +511,8 @@ func (s authorized) ask(ctx context.Context, v *visit, a *agreement) *x402.Error
 		return facilitatorDown(err)
 	case !answer.IsValid:
 		return refusal(answer.InvalidReason, answer.InvalidMessage)
+	case isOther(answer.Payer, s.From):
+		return x402.Errorf("facilitator_fault", "the facilitator verified a payment of %s, and this one is of %s", clip(answer.Payer), s.From)
 	}
 	return nil
 }
@@ -518,51 +554,112 @@ func (w *transfer) settle(ctx context.Context, p purchase.Purchase, amount money
 	}
 	signed := q.Requirements // what the authorization was signed for
 	q.Requirements.Amount = amount.String()
-	f, _, err := w.facilitator(ctx, p.Network)
-	if err != nil {
-		return tx, nil, err
-	}
-	answer, err := f.Settle(ctx, q.Payment, q.Requirements)
-	if err != nil {
-		return tx, nil, err
+	var answer x402.SettleResponse
+	f, _, unknown := w.facilitator(ctx, p.Network)
+	if unknown == nil {
+		answer, unknown = f.Settle(ctx, q.Payment, q.Requirements)
 	}
 	claimed, hashErr := evm.ParseHash(answer.Transaction)
+	reason := answer.ErrorReason
 	switch {
+	case unknown != nil:
 	case answer.Success && amount.IsZero():
 		return claimed, nil, nil
-	case !answer.Success && answer.ErrorReason == "settlement_pending":
-		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator has sent it and does not know more")
+	case !answer.Success && reason == "settlement_pending":
+		unknown = x402.Errorf("settlement_pending", "the facilitator has sent it and does not know more")
 	}
-	fate, seen := Unseen, evm.Hash{}
-	if w.pw.cfg.Witness != nil {
-		a, err := exact.Read(q.Payment, signed)
-		if err != nil {
-			return claimed, nil, err
-		}
-		if fate, seen, err = w.pw.cfg.Witness.Moved(ctx, p.Network, a, amount, claimed); err != nil {
-			return claimed, nil, err
-		}
+	if unknown != nil && !again {
+		return claimed, nil, unknown // it may be on its way right now
 	}
+	fate, seen, over, err := w.look(ctx, p, q.Payment, signed, amount, claimed)
+	if err != nil {
+		return claimed, nil, errors.Join(unknown, err)
+	}
+	refused = refusal(reason, answer.ErrorMessage)
 	switch {
 	case fate == Moved:
 		return seen, nil, nil
+	case over: // it has not moved, and never will
+		if unknown != nil || answer.Success {
+			refused = refusal("payment_expired", "the time in which it could be settled is over, and nothing moved")
+		}
+		return tx, refused, nil
+	case unknown != nil:
 	case answer.Success && fate != Unseen:
-		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator says it is settled in %s, and the chain does not show it", claimed)
+		unknown = x402.Errorf("settlement_pending", "the facilitator says it is settled in %s, and the chain does not show it", claimed)
 	case answer.Success && hashErr != nil:
-		return tx, nil, x402.Errorf("settlement_pending", "the facilitator says it is settled, and names no transaction")
+		unknown = x402.Errorf("settlement_pending", "the facilitator says it is settled, and names no transaction")
+	case answer.Success && (isElsewhere(answer.Network, p.Network) || isOther(answer.Payer, p.Payer) || isLess(answer.Amount, amount)):
+		unknown = x402.Errorf("settlement_pending", "the facilitator says that another payment is settled: %s of %s on %s", clip(answer.Amount), clip(answer.Payer), clip(answer.Network))
 	case answer.Success:
 		return claimed, nil, nil
-	case fate == Unseen && again && nonceUsed[answer.ErrorReason]:
-		return claimed, nil, x402.Errorf("settlement_pending", "the facilitator says: %s", clip(answer.ErrorReason))
+	case fate != Unseen && again, fate != Spent && hashErr != nil && perhapsSent[reason]:
+		// What was sent the first time may still be waiting for a block.
+		unknown = x402.Errorf("settlement_pending", "the facilitator says: %s", clip(reason))
+	case fate == Unseen && (nonceUsed[reason] && (again || p.State == purchase.Pending) || again && afterwards[reason]):
+		unknown = x402.Errorf("settlement_pending", "the facilitator says: %s", clip(reason))
 	}
-	return tx, refusal(answer.ErrorReason, answer.ErrorMessage), nil
+	if unknown != nil {
+		return claimed, nil, unknown
+	}
+	return tx, refused, nil
 }
 
-// nonceUsed are the reasons of a second settlement, from facilitators that do not say what became of the first.
+// look looks at the chain with the seller's own eyes. over says that they see for certain that nothing moved, and that
+// nothing can move any more.
+func (w *transfer) look(ctx context.Context, p purchase.Purchase, sent x402.Payment, signed x402.Requirements, amount money.Amount, claimed evm.Hash) (fate Fate, seen evm.Hash, over bool, err error) {
+	if w.pw.cfg.Witness == nil {
+		return Unseen, seen, false, nil
+	}
+	a, err := exact.Read(sent, signed)
+	if err != nil {
+		return Unseen, seen, false, err
+	}
+	if fate, seen, err = w.pw.cfg.Witness.Moved(ctx, p.Network, a, amount, claimed); err != nil {
+		return Unseen, seen, false, err
+	}
+	late := w.pw.cfg.Now().Unix()-int64(min(a.ValidBefore, 1<<40)) > int64(overSlack/time.Second)
+	return fate, seen, late && (fate == Unspent || fate == Spent), nil
+}
+
+// overSlack is how long after an authorization has expired its last block may still be unknown to the seller's node.
+const overSlack = 2 * time.Minute
+
+// nonceUsed are the reasons of a nonce that was used before: by a settlement that was asked for, or by somebody else's.
 var nonceUsed = map[string]bool{
-	"invalid_exact_evm_nonce_already_used": true, "nonce_already_used": true, "permit2_invalid_nonce": true,
-	"duplicate_settlement": true, "invalid_transaction_state": true, "invalid_exact_evm_transaction_failed": true,
-	"invalid_exact_evm_transaction_simulation_failed": true,
+	"invalid_exact_evm_nonce_already_used": true, "nonce_already_used": true, "permit2_invalid_nonce": true, "duplicate_settlement": true,
+}
+
+// afterwards are reasons that a second settlement may have because of the first, from facilitators that do not say what became
+// of that: its money is gone, for one.
+var afterwards = map[string]bool{
+	"invalid_transaction_state": true, "invalid_exact_evm_transaction_failed": true, "invalid_upto_evm_transaction_failed": true,
+	"invalid_exact_evm_transaction_simulation_failed": true, "permit2_simulation_failed": true,
+	"insufficient_funds": true, "invalid_exact_evm_insufficient_balance": true, "permit2_insufficient_balance": true,
+}
+
+// perhapsSent are reasons of facilitators that have sent a transaction, name none, and have stopped waiting for it.
+var perhapsSent = map[string]bool{
+	"invalid_exact_evm_transaction_failed": true, "invalid_upto_evm_transaction_failed": true, "unexpected_settle_error": true,
+}
+
+// isOther, isElsewhere and isLess report whether a facilitator speaks of another payer, of another network, or of less. What
+// it leaves out, or spells in a way of its own, says nothing.
+func isOther(named string, account evm.Address) bool {
+	a, err := evm.ParseAddress(named)
+	return err == nil && a != account
+}
+
+func isElsewhere(named, caip2 string) bool {
+	if known, ok := network.FromV1(named); ok {
+		named = known
+	}
+	return strings.HasPrefix(named, "eip155:") && named != caip2
+}
+
+func isLess(named string, amount money.Amount) bool {
+	a, err := money.ParseAmount(named)
+	return err == nil && a.Less(amount)
 }
 
 // pending is the refusal of a payment that may have moved.
@@ -600,13 +697,33 @@ func (w *transfer) end(ctx context.Context, p purchase.Purchase) (purchase.Purch
 			p.Charged = money.Amount{} // it was paid with the bundle
 		}
 	case p.State == purchase.Committed && p.Credit.Less(p.Charged):
+		if !w.lowers() {
+			p.Charged = p.Cap // it moves whole, whatever was counted
+		}
 		return w.settleAfter(ctx, p)
+	case p.State == purchase.Working:
+		if good, ok := w.goodUntil(p); ok && good.Before(p.Due) {
+			p.Due = good
+		}
 	}
 	if err := book.Finish(ctx, p); err != nil {
 		return p, notWritten(p, err)
 	}
 	return p, nil
 }
+
+// goodUntil is until when what pays a purchase can be settled, less what settling takes.
+func (w *transfer) goodUntil(p purchase.Purchase) (time.Time, bool) {
+	var q x402.FacilitatorRequest
+	if len(p.Certificate) == 0 || json.Unmarshal(p.Certificate, &q) != nil {
+		return time.Time{}, false
+	}
+	a, err := exact.Read(q.Payment, q.Requirements)
+	return time.Unix(int64(min(a.ValidBefore, 1<<40)), 0).Add(-settleSlack), err == nil
+}
+
+// settleSlack is left to a job's payment to be settled before it expires.
+const settleSlack = 20 * time.Second
 
 // drawnUnits is how much of a bundle a request used that is done as p says.
 func drawnUnits(p purchase.Purchase) uint64 {
@@ -643,7 +760,12 @@ func (w *transfer) resolve(ctx context.Context, p purchase.Purchase, again bool)
 	if refused != nil {
 		p.State, p.Charged, p.Outcome, answer = purchase.Void, money.Amount{}, refused.Code, nil
 	}
-	if err := book.Finish(ctx, p); err != nil {
+	if err := book.Finish(ctx, p); errors.Is(err, purchase.ErrState) { // another gate was faster
+		if now, ok, e := book.FindID(ctx, p.ID); e == nil && ok && now.State == p.State {
+			return now, refused
+		}
+		return p, notWritten(p, err)
+	} else if err != nil {
 		return p, notWritten(p, err)
 	}
 	p.Answer = answer

@@ -276,6 +276,9 @@ func (c *Client) call(ctx context.Context, verb string, body *FacilitatorRequest
 
 	resp, err := c.client(base).Do(req)
 	if err != nil {
+		if at := (*url.Error)(nil); errors.As(err, &at) {
+			err = at.Err // without the address, in which a key may stand: buyers are told too
+		}
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" || verb != "settle" {
 			return nil, fault("facilitator_unreachable", "%w", err)

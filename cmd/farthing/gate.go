@@ -49,7 +49,7 @@ func (c *gateCmd) Run(r *run) error {
 	if r.cli.DryRun {
 		return r.emit(map[string]any{"routes": len(what.Routes), "payTo": s.Paywall.Payee()}, "%d routes can be sold, paid to %s\n", len(what.Routes), s.Paywall.Payee())
 	}
-	if err := s.Paywall.Recover(r.ctx); err != nil {
+	if err := c.recover(r, s); err != nil {
 		r.say("warning  %v; what is open is looked at again every few seconds", err)
 	}
 	if err := s.Paywall.Ready(r.ctx); err != nil {
@@ -64,6 +64,13 @@ func (c *gateCmd) Run(r *run) error {
 		go c.watch(r, gate)
 	}
 	return serveUntil(r.ctx, listener, gate, r.log)
+}
+
+// recover looks at what is open before the gate opens, but waits for nobody who hangs.
+func (c *gateCmd) recover(r *run, s *counter) error {
+	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
+	defer cancel()
+	return s.Paywall.Recover(ctx)
 }
 
 // read makes the price list of the flags or of the file. Flags stand above the file.

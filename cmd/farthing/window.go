@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
@@ -50,8 +51,13 @@ func (r *run) openWindow(rpc string, all *network.Registry, name string, db *sto
 
 func (w *window) Close() { w.client.Close() }
 
-// lookBack is how many blocks are searched for a transfer that somebody else sent: longer than an authorization is good.
-const lookBack = 2000
+const (
+	// lookBack is how many blocks are searched for a transfer that somebody else sent, before the time at which it expired:
+	// an authorization is seldom signed more than some minutes before it is settled.
+	lookBack = 2000
+	// searchBlocks is how many blocks one question about logs spans, and searchMax how many questions are asked.
+	searchBlocks, searchMax = 2000, 500
+)
 
 var (
 	authorizationUsed = evm.Keccak256([]byte("AuthorizationUsed(address,bytes32)"))
@@ -94,16 +100,31 @@ func (w *window) Moved(ctx context.Context, on string, a exact.Authorization, am
 	if a.Method == exact.EIP3009 {
 		topics = []evm.Hash{authorizationUsed, from, a.Nonce}
 	}
-	logs, err := w.client.Logs(ctx, a.Asset, topics, head.Number-min(head.Number, lookBack), head.Number)
-	if err != nil {
-		return paywall.Spent, evm.Hash{}, err
-	}
-	for _, l := range logs {
-		if moved, err := w.shows(ctx, l.TxHash, move, nil); err != nil || moved {
-			return paywall.Moved, l.TxHash, err
+	first, last := head.Number-min(head.Number, w.since(a)), head.Number
+	for range searchMax {
+		from := max(first, last-min(last, searchBlocks-1))
+		logs, err := w.client.Logs(ctx, a.Asset, topics, from, last)
+		if err != nil {
+			return paywall.Spent, evm.Hash{}, err
 		}
+		for _, l := range slices.Backward(logs) {
+			if moved, err := w.shows(ctx, l.TxHash, move, nil); err != nil || moved {
+				return paywall.Moved, l.TxHash, err
+			}
+		}
+		if from <= first {
+			return paywall.Spent, evm.Hash{}, nil
+		}
+		last = from - 1
 	}
-	return paywall.Spent, evm.Hash{}, nil
+	return paywall.Spent, evm.Hash{}, fmt.Errorf("nonce of %s is used, and its transaction is too far back to be looked for", a.From)
+}
+
+// since is how many blocks ago the transfer may have been made: a gate that was down for a day has to look a day back.
+func (w *window) since(a exact.Authorization) uint64 {
+	over := max(0, w.now().Unix()-int64(min(a.ValidBefore, 1<<40)))
+	block := max(w.on.BlockTime, 200*time.Millisecond)
+	return lookBack + uint64(time.Duration(min(over, 1<<30))*time.Second/block)*5/4
 }
 
 // shows reports whether a transaction did what a move is to do. Permit2 logs no nonces, so that an earlier payment of as much

@@ -22,7 +22,7 @@ func TestAnEarlierPaymentIsNotTakenForTheNext(t *testing.T) {
 	t.Cleanup(func() { _ = node.Close() })
 	client := must(chain.Dial(t.Context(), node.URL()))(t)
 	t.Cleanup(client.Close)
-	w := &window{on: mustChain("dev"), client: client}
+	w := &window{on: mustChain("dev"), client: client, now: node.Time}
 	payer, relay, payee := devchain.Accounts()[5], devchain.Accounts()[6], evm.Address{0xee}
 
 	sent := 0
