@@ -25,6 +25,7 @@ const routes = {
   'GET /exact': way('exact', '$0.01'),
   'POST /echo': way('exact', '$0.002'),
   'GET /fails': way('exact', '$0.01'),
+  'GET /upfront': { accepts: [{ scheme: 'exact', network, payTo, price: '$0.005', extra: { paymentFlow: 'upfront' } }] },
 };
 if (asset) {
   routes['GET /permit2'] = way('exact', permit2('3000'));
@@ -40,7 +41,7 @@ const hand = (res, body) => {
   say({ served: ++served, path: res.req.path });
   res.json(body);
 };
-app.get(['/exact', '/permit2', '/sponsored'], (_, res) => hand(res, { goods: 'weather' }));
+app.get(['/exact', '/permit2', '/sponsored', '/upfront'], (_, res) => hand(res, { goods: 'weather' }));
 app.post('/echo', express.text({ type: '*/*' }), (req, res) => hand(res, { heard: req.body }));
 app.get('/fails', (_, res) => res.status(500).json({ error: 'the handler failed' }));
 app.get('/upto', (_, res) => { setSettlementOverrides(res, { amount: '1234' }); hand(res, { goods: 'measured' }); });

@@ -36,6 +36,7 @@ func TestPublishedSellersSettleThroughFarthing(t *testing.T) {
 			pays                      uint64
 		}{
 			{"exact", "@x402/express", "/exact", "buyer-x402.mjs", nil, false, 10_000},
+			{"exact, settled before work", "@x402/express", "/upfront", "buyer-x402.mjs", nil, false, 5000},
 			{"a failing handler", "@x402/express", "/fails", "buyer-x402.mjs", nil, false, 0},
 			{"Permit2", "@x402/express", "/permit2", "buyer-x402.mjs", nil, true, 3000},
 			{"Permit2 with an approval that the facilitator pays for", "@x402/express", "/sponsored", "buyer-x402.mjs", options{"rpc": w.rpc}, false, 4000},
@@ -134,6 +135,7 @@ func TestFarthingBuysFromPublishedSellers(t *testing.T) {
 				pays               uint64
 			}{
 				{"exact", "@x402/express", "/exact", nil, false, "weather", 10_000},
+				{"exact, settled before work", "@x402/express", "/upfront", nil, false, "weather", 5000},
 				{"a body", "@x402/express", "/echo", []string{"-d", "Grüße", "-H", "Content-Type: text/plain; charset=utf-8"}, false, "Grüße", 2000},
 				{"Permit2", "@x402/express", "/permit2", nil, true, "weather", 3000},
 				{"Permit2 with an approval that the facilitator pays for", "@x402/express", "/sponsored", nil, false, "weather", 4000},
