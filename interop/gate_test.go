@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/evm/devchain"
 	"github.com/farthing402/farthing/evm/keystore"
 )
 
@@ -343,4 +344,31 @@ func (w *world) facilitatorOfTwo(t testing.TB) string {
 	p := start("facilitator", "--network", w.chain.Name+",arbitrum-sepolia", "--rpc-url", w.rpc, "--rpc-url", rpc, "--key", key,
 		"--book", filepath.Join(dir, "facilitator.db"), "--listen", "127.0.0.1:0")
 	return must(p.await(`(http://127\.0\.0\.1:\d+)`))(t)
+}
+
+// What somebody tries first: a gate with --dev, and a published client that is told to pay in a token that it does not know.
+func TestStockBuyersPayAtADevelopmentGate(t *testing.T) {
+	real(t)
+	s := openShop(t)
+	home := t.TempDir()
+	p := must(startProcess(home, []string{"FARTHING_HOME=" + home, "FARTHING_PASSPHRASE="}, farthing, "gate", "--dev", "--price", "$0.01",
+		"--accept", "exact", "--accept", "guarantee", "--upstream", s.URL, "--listen", "127.0.0.1:0"))(t)
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Logf("the gate wrote:\n%s", p.last())
+		}
+	})
+	url := must(p.await(`selling  (http://\S+) `))(t)
+	must(p.await(`^accepts `))(t)
+	for n, b := range []buyer{{"buyer-x402.mjs", options{"anyAsset": true}}, {"t402.mjs", options{"role": "buyer"}}} {
+		r := once(t, b.script, b.more.with(options{"url": url + "/weather", "key": secret(devchain.Accounts()[5+n])}))
+		r.bought(t)
+	}
+	if s.served("/weather") != 2 {
+		t.Errorf("served %d", s.served("/weather"))
+	}
+	if r := once(t, "buyer-x402.mjs", options{"url": url + "/weather", "key": secret(devchain.Accounts()[7])}); r.Attempts != 0 || !strings.Contains(r.Error, "allowedAssets") {
+		t.Errorf("by default the client pays in an unknown token: %+v", r)
+	}
 }
