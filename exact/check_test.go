@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"math/big"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -470,12 +471,12 @@ func TestUnwrap(t *testing.T) {
 // Every code of this package has its row, its remedy and its status.
 func TestEveryCodeHasARow(t *testing.T) {
 	t.Parallel()
-	files, err := parser.ParseDir(token.NewFileSet(), ".", func(f os.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	names, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	code, n := regexp.MustCompile(`^[a-z0-9]+(_[a-z0-9]+)+$`), 0
-	ast.Inspect(files["exact"], func(node ast.Node) bool {
+	look := func(node ast.Node) bool {
 		if l, ok := node.(*ast.BasicLit); ok && l.Kind == token.STRING {
 			if text, _ := strconv.Unquote(l.Value); code.MatchString(text) {
 				if n++; !hasRow(text) {
@@ -484,7 +485,17 @@ func TestEveryCodeHasARow(t *testing.T) {
 			}
 		}
 		return true
-	})
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, look)
+	}
 	if n < 60 {
 		t.Errorf("found %d codes only", n)
 	}

@@ -38,7 +38,7 @@ type world struct {
 	server *httptest.Server
 	http   x402.Client
 
-	stopMining, stopRunning func()
+	stopRunning func()
 }
 
 type options struct {

@@ -34,7 +34,6 @@ type ledgerChain struct {
 	used     map[evm.Hash]bool              // guarded by mu; by authorization
 	moves    map[evm.Hash]map[string]uint64 // guarded by mu; by transaction: token, from, to
 	asked    int                            // guarded by mu
-	approved []evm.Address                  // guarded by mu; approvals that were signed
 }
 
 func newLedgerChain() *ledgerChain {

@@ -405,7 +405,7 @@ func TestATransferIsForItsRequest(t *testing.T) {
 func TestWhatFailsIsNotSettled(t *testing.T) {
 	t.Parallel()
 	m := newMarket(t)
-	m.handle("GET /fails", "$0.0005", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "sorry", 503) })
+	m.handle("GET /fails", "$0.0005", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "sorry", http.StatusServiceUnavailable) })
 	m.handle("GET /panics", "$0.0005", func(http.ResponseWriter, *http.Request) { panic("oops") })
 	m.handle("GET /waived", "$0.0005", func(w http.ResponseWriter, r *http.Request) { paywall.Fail(r.Context(), "stale"); hello(w, r) })
 	for path, status := range map[string]int{"/fails": 503, "/panics": 500, "/waived": 200} {

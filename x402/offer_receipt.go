@@ -279,7 +279,9 @@ func (s Signed) open(v any, digest func() evm.Hash, keys Keys) (signer evm.Addre
 		if err != nil {
 			return signer, err
 		}
-		signer, err = evm.Recover(digest(), signature)
+		if signer, err = evm.Recover(digest(), signature); err != nil {
+			return signer, err
+		}
 	case FormatJWS:
 		if !isNull(s.Payload) {
 			return signer, errors.New("a payload beside the one that is signed")

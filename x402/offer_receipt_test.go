@@ -346,3 +346,19 @@ func FuzzBase58(f *testing.F) {
 		}
 	})
 }
+
+func TestASignatureOfNoKeySignsNothing(t *testing.T) {
+	t.Parallel()
+	for name, signature := range map[string]string{
+		"a v that is none": "0x" + strings.Repeat("11", 64) + "05",
+		"a high s":         "0x" + strings.Repeat("11", 32) + strings.Repeat("ff", 32) + "1b",
+		"an r off curve":   "0x" + strings.Repeat("00", 32) + strings.Repeat("11", 32) + "1b",
+	} {
+		entry := json.RawMessage(`{"info":{"receipt":{"format":"eip712","payload":{"version":1,"network":"eip155:8453","resourceUrl":"https://a.example/x",` +
+			`"payer":"0x52000000000000000000000000000000000000e1","issuedAt":1,"transaction":""},"signature":"` + signature + `"}}}`)
+		s := SettleResponse{Success: true, Network: "eip155:8453", Extensions: map[string]json.RawMessage{OfferReceiptKey: entry}}
+		if _, signer, found, err := s.SignedReceipt(nil); err == nil || found {
+			t.Errorf("%s: signed by %s, found %v", name, signer, found)
+		}
+	}
+}

@@ -194,7 +194,8 @@ func (c *checker) resolve(ref any) (any, error) {
 	path, ok := strings.CutPrefix(text, "#/")
 	at := c.root
 	for part := range strings.SplitSeq(path, "/") {
-		m, is := at.(map[string]any)
+		m, _ := at.(map[string]any)
+		var is bool
 		if at, is = m[strings.NewReplacer("~1", "/", "~0", "~").Replace(part)]; !ok || !is {
 			return nil, &schemaError{fmt.Sprintf("$ref %q leads nowhere", clip(text))}
 		}

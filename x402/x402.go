@@ -62,9 +62,6 @@ func (r Requirements) ExtraString(key string) string {
 	return s
 }
 
-// plainRequirements is Requirements without its methods.
-type plainRequirements Requirements
-
 // MarshalJSON writes version 2's form, with the network as it was read.
 func (r Requirements) MarshalJSON() ([]byte, error) {
 	return encodePlain(struct {

@@ -180,10 +180,7 @@ func gwei(wei money.Amount) string {
 		up = wei
 	}
 	text, _ := strings.CutSuffix(money.Format(up, 9, "gwei"), " gwei")
-	if strings.HasSuffix(text, ".00") {
-		text = strings.TrimSuffix(text, ".00")
-	}
-	return text
+	return strings.TrimSuffix(text, ".00")
 }
 
 // String is the tariff in a line.

@@ -89,14 +89,8 @@ var nodeWords = []struct {
 // refusalWords are what ends a contract's run without data: geth core/vm/errors.go, and what anvil makes of revm's names.
 var refusalWords = []string{
 	"execution reverted", "out of gas", "outofgas", "invalid opcode", "opcodenotfound", "invalidfeopcode", "invalid jump destination",
-	"invalidjump", "stack underflow", "stackunderflow", "write protection",
-}
-
-// haltWords are how nodes say that a contract came to a bad end: geth core/vm/errors.go. Some nodes send no data with a
-// refusal either.
-var haltWords = []string{
-	"execution reverted", "invalid opcode", "invalid jump destination", "out of gas", "stack underflow", "stack limit reached",
-	"write protection", "return data out of bounds", "gas uint64 overflow",
+	"invalidjump", "stack underflow", "stackunderflow", "stack limit reached", "write protection", "return data out of bounds",
+	"gas uint64 overflow",
 }
 
 func clip(s string) string {
