@@ -214,63 +214,8 @@ func TestAttackedGate(t *testing.T) {
 		}
 	})
 
-	t.Run("headers are garbage", func(t *testing.T) {
-		payment := w.steal(buyer, "/quote/GARBAGE")
-		before := w.shop.all()
-		for _, c := range []struct {
-			what   string
-			header http.Header
-			status int
-			code   string
-		}{
-			{"text", paying("pay to the bearer"), 402, "payment_undecodable"},
-			{"base64 of text", paying(base64.StdEncoding.EncodeToString([]byte("pay to the bearer"))), 402, "payment_undecodable"},
-			{"base64 of an empty object", paying("e30="), 402, ""},
-			{"base64 of a deep list", paying(base64.StdEncoding.EncodeToString([]byte(strings.Repeat("[", 5000)))), 402, "payment_undecodable"},
-			{"url-safe base64", paying(strings.NewReplacer("+", "-", "/", "_").Replace(payment) + "-_"), 402, "payment_undecodable"},
-			{"a good payment and a blank", paying(payment + " x"), 402, "payment_undecodable"},
-			{"oversized", paying(strings.Repeat("A", 8<<10+1)), 400, "payment_header_oversized"},
-			{"the same header twice", http.Header{x402.HeaderSignature: {payment, payment}}, 400, "payment_header_duplicate"},
-			{"both versions' headers", http.Header{x402.HeaderSignature: {payment}, x402.HeaderPayment: {payment}}, 400, "payment_header_duplicate"},
-		} {
-			got := w.show("GET", "/quote/GARBAGE", c.header)
-			if got.status != c.status || c.code != "" && got.code != c.code {
-				t.Errorf("%s: %d %s %.200s, want %d %s", c.what, got.status, got.code, got.text, c.status, c.code)
-			}
-		}
-		if w.shop.all() != before {
-			t.Error("something was served")
-		}
-	})
-
-	t.Run("paths are tricks", func(t *testing.T) {
-		before := w.shop.all() - w.shop.served("/health")
-		for _, target := range []string{
-			"//quote/ACME", "/quote//ACME", "/quote/../quote/ACME", "/health/../quote/ACME", "/quote/./ACME", "/health/%2e%2e/quote/ACME",
-			"/health%2f..%2fquote/ACME", "/quote%2fACME", "/QUOTE/ACME", "/quote/ACME/", "/quote/ACME;x=/health", "/quote/ACME%00",
-			"/quote\\ACME", "/health/..;/quote/ACME", "/secret", "//secret", "/quote/../secret", "/health/../secret", "/health?/../quote/ACME",
-			"http://elsewhere.example/secret", "http://elsewhere.example/quote/ACME", "*", "/quote/ACME#/health", "/%71uote/ACME",
-		} {
-			for _, method := range []string{"GET", "HEAD", "OPTIONS", "GET\tX"} {
-				status := w.raw(method, target)
-				// What HTTP itself answers is not the server behind: OPTIONS * is about the connection.
-				if status/100 == 2 && !strings.HasPrefix(target, "/health?") && method+target != "OPTIONS*" {
-					t.Errorf("%s %s: %d without a payment", method, target, status)
-				}
-				if status/100 == 3 { // to a path that somebody else tidied up
-					t.Errorf("%s %s: %d, a redirect", method, target, status)
-				}
-			}
-		}
-		for _, header := range []string{"X-HTTP-Method-Override: DELETE", "X-Original-URL: /quote/ACME", "X-Rewrite-URL: /quote/ACME", "X-Forwarded-Prefix: /quote"} {
-			if status := w.raw("GET", "/quote/ACME", header); status != http.StatusPaymentRequired {
-				t.Errorf("%s: %d", header, status)
-			}
-		}
-		if now := w.shop.all() - w.shop.served("/health") - w.shop.served("/health?/../quote/ACME"); now != before {
-			t.Errorf("%d requests got through: %v", now-before, w.shop.paths())
-		}
-	})
+	t.Run("headers are garbage", func(t *testing.T) { w.garbage(t, w.steal(buyer, "/quote/GARBAGE")) })
+	t.Run("paths are tricks", func(t *testing.T) { w.pathTricks(t) })
 }
 
 // A clearing house that is silent or gone: the refusal says so in seconds, nothing is served free, and the same payment
@@ -347,6 +292,65 @@ func TestClearingHouseAway(t *testing.T) {
 			t.Errorf("the same payment again: %d %s", again.status, again.code)
 		}
 	})
+}
+
+// garbage shows a payment for /quote/GARBAGE that was good, in every spelling that is not.
+func (w *town) garbage(t *testing.T, payment string) {
+	before := w.shop.all()
+	for _, c := range []struct {
+		what   string
+		header http.Header
+		status int
+		code   string
+	}{
+		{"text", paying("pay to the bearer"), 402, "payment_undecodable"},
+		{"base64 of text", paying(base64.StdEncoding.EncodeToString([]byte("pay to the bearer"))), 402, "payment_undecodable"},
+		{"base64 of an empty object", paying("e30="), 402, ""},
+		{"base64 of a deep list", paying(base64.StdEncoding.EncodeToString([]byte(strings.Repeat("[", 5000)))), 402, "payment_undecodable"},
+		{"url-safe base64", paying(strings.NewReplacer("+", "-", "/", "_").Replace(payment) + "-_"), 402, "payment_undecodable"},
+		{"a good payment and a blank", paying(payment + " x"), 402, "payment_undecodable"},
+		{"oversized", paying(strings.Repeat("A", 8<<10+1)), 400, "payment_header_oversized"},
+		{"the same header twice", http.Header{x402.HeaderSignature: {payment, payment}}, 400, "payment_header_duplicate"},
+		{"both versions' headers", http.Header{x402.HeaderSignature: {payment}, x402.HeaderPayment: {payment}}, 400, "payment_header_duplicate"},
+	} {
+		got := w.show("GET", "/quote/GARBAGE", c.header)
+		if got.status != c.status || c.code != "" && got.code != c.code {
+			t.Errorf("%s: %d %s %.200s, want %d %s", c.what, got.status, got.code, got.text, c.status, c.code)
+		}
+	}
+	if w.shop.all() != before {
+		t.Error("something was served")
+	}
+}
+
+// pathTricks asks for what is sold and what is closed by names that somebody could read in another way.
+func (w *town) pathTricks(t *testing.T) {
+	before := w.shop.all() - w.shop.served("/health")
+	for _, target := range []string{
+		"//quote/ACME", "/quote//ACME", "/quote/../quote/ACME", "/health/../quote/ACME", "/quote/./ACME", "/health/%2e%2e/quote/ACME",
+		"/health%2f..%2fquote/ACME", "/quote%2fACME", "/QUOTE/ACME", "/quote/ACME/", "/quote/ACME;x=/health", "/quote/ACME%00",
+		"/quote\\ACME", "/health/..;/quote/ACME", "/secret", "//secret", "/quote/../secret", "/health/../secret", "/health?/../quote/ACME",
+		"http://elsewhere.example/secret", "http://elsewhere.example/quote/ACME", "*", "/quote/ACME#/health", "/%71uote/ACME",
+	} {
+		for _, method := range []string{"GET", "HEAD", "OPTIONS", "GET\tX"} {
+			status := w.raw(method, target)
+			// What HTTP itself answers is not the server behind: OPTIONS * is about the connection.
+			if status/100 == 2 && !strings.HasPrefix(target, "/health?") && method+target != "OPTIONS*" {
+				t.Errorf("%s %s: %d without a payment", method, target, status)
+			}
+			if status/100 == 3 { // to a path that somebody else tidied up
+				t.Errorf("%s %s: %d, a redirect", method, target, status)
+			}
+		}
+	}
+	for _, header := range []string{"X-HTTP-Method-Override: DELETE", "X-Original-URL: /quote/ACME", "X-Rewrite-URL: /quote/ACME", "X-Forwarded-Prefix: /quote"} {
+		if status := w.raw("GET", "/quote/ACME", header); status != http.StatusPaymentRequired {
+			t.Errorf("%s: %d", header, status)
+		}
+	}
+	if now := w.shop.all() - w.shop.served("/health") - w.shop.served("/health?/../quote/ACME"); now != before {
+		t.Errorf("%d requests got through: %v", now-before, w.shop.paths())
+	}
 }
 
 // raw sends a request line exactly as given, which no client library would, and returns the answer's status.
