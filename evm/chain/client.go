@@ -22,6 +22,10 @@ const (
 	// DefaultTimeout bounds one request to a node. Answers take milliseconds; a catch-up query may take seconds.
 	DefaultTimeout = 20 * time.Second
 
+	// connectionsKept is how many connections to a node are kept for the next requests: as many as a busy facilitator asks at
+	// once. With Go's two, most requests would begin with a connection of their own.
+	connectionsKept = 64
+
 	// answerBytesMax bounds one answer: a hundred headers are 0.2 MB, and the logs of one block a few MB.
 	answerBytesMax = 32 << 20
 )
@@ -31,6 +35,7 @@ type Client struct {
 	rpc      *rpc.Client
 	chainID  uint64
 	onDemand bool
+	kept     *http.Transport // whose idle connections end with the client
 }
 
 // Dial connects to the node at an http or https URL and asks which chain it serves. Cancelling ctx later does not close
@@ -41,6 +46,7 @@ func Dial(ctx context.Context, rawURL string) (*Client, error) {
 		return nil, errors.New("node URL is not http or https") // the URL may hold a secret, so it is not repeated
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = connectionsKept
 	client, err := rpc.DialOptions(ctx, rawURL, rpc.WithHTTPClient(&http.Client{
 		Timeout:   DefaultTimeout,
 		Transport: bounded{transport},
@@ -51,10 +57,10 @@ func Dial(ctx context.Context, rawURL string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial node at %s: %w", u.Host, err)
 	}
-	c := &Client{rpc: client}
+	c := &Client{rpc: client, kept: transport}
 	var id hexutil.Uint64
 	if err := c.ask(ctx, &id, "eth_chainId"); err != nil {
-		client.Close()
+		c.Close()
 		return nil, fmt.Errorf("dial node at %s: %w", u.Host, err)
 	}
 	c.chainID = uint64(id)
@@ -75,7 +81,10 @@ func (c *Client) Depth(depth uint64) uint64 {
 }
 
 // Close frees the connections.
-func (c *Client) Close() { c.rpc.Close() }
+func (c *Client) Close() {
+	c.rpc.Close()
+	c.kept.CloseIdleConnections()
+}
 
 // ChainID returns the chain that the node served when it was dialled.
 func (c *Client) ChainID() uint64 { return c.chainID }
