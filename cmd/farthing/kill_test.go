@@ -11,9 +11,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/payer"
 	"github.com/farthing402/farthing/purchase"
@@ -290,4 +292,245 @@ func (w *town) compare(buyers []*customer, urls []string) {
 		t.Error("nothing was sold")
 	}
 	t.Logf("%d purchases charged, %s in %d cycles", bought, money.Format(charged, 6, "$"), len(cycles))
+}
+
+const ledgeredPrices = `routes:
+  GET /slow: $0.0003
+  GET /quote/{symbol}: {price: $0.0001, bundle: 10 calls, valid: 1h}
+  GET /records: {price: $0.0001 per record, up_to: $0.0020, count: header X-Record-Count, accept: [upto]}
+`
+
+// A power cut under load, of the gate, of the facilitator or of both, again and again: what was handed out and what moved on
+// the chain agree in the end, for buyers who know nothing of farthing and for its own payer, and nothing stays open.
+func TestTransfersKilledUnderLoad(t *testing.T) {
+	t.Parallel()
+	for _, victim := range []string{"facilitator", "gate", "both"} {
+		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
+			killTransfersUnderLoad(t, victim)
+		})
+	}
+}
+
+func killTransfersUnderLoad(t *testing.T, victim string) {
+	purchases, kills := 90, 4
+	if heavy {
+		purchases, kills = 900, 25
+	}
+	m := newMarket(t, ledgeredPrices)
+	ctx := m.run.ctx
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	strangers := []*evm.PrivateKey{m.fund(50_000_000), m.fund(50_000_000), m.fund(50_000_000)}
+	shoppers := m.shoppers(2)
+
+	// Each purchase has a URL of its own, so that the server behind the gate sees what was done for it, and how often.
+	var next, finished atomic.Int64
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var slips []*slip
+	wanted := func(n int) string {
+		switch n % 3 {
+		case 0:
+			return fmt.Sprintf("/slow?ms=%d&n=%d", 1+n%30, n)
+		case 1:
+			return fmt.Sprintf("/quote/S%d", n)
+		}
+		return fmt.Sprintf("/records?n=%d&of=%d", 1+n%9, n)
+	}
+	progress := make(chan struct{}, purchases)
+	for worker := range 12 {
+		wg.Go(func() {
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= purchases {
+					return
+				}
+				switch path := wanted(n); {
+				case worker < 4 && n%3 != 2:
+					buyUntilKnown(t, ctx, shoppers[worker%len(shoppers)], m.url(path))
+				default:
+					for _, s := range m.buyUntilServed(t, ctx, client, strangers[worker%len(strangers)], path) {
+						mu.Lock()
+						slips = append(slips, s)
+						mu.Unlock()
+					}
+				}
+				finished.Add(1)
+				progress <- struct{}{}
+			}
+		})
+	}
+	killed := 0
+	for range purchases {
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			t.Fatal("the purchases do not come to an end")
+		}
+		if done := int(finished.Load()); killed < kills && done >= (killed+1)*purchases/(kills+1) {
+			killed++
+			if victim != "gate" {
+				m.desk.kill()
+			}
+			if victim != "facilitator" {
+				m.gate.kill()
+			}
+			if victim != "gate" {
+				m.startDesk()
+			}
+			if victim != "facilitator" {
+				m.openGate()
+			}
+		}
+	}
+	wg.Wait()
+	if killed != kills {
+		t.Fatalf("%d kills, want %d", killed, kills)
+	}
+	for _, b := range shoppers {
+		resolve(t, m.town, b)
+	}
+	m.compareTransfers(slips, shoppers)
+}
+
+// buyUntilServed buys as a client does that keeps nothing: it shows one payment until it is known what became of it, and
+// signs another one if that came to nothing. It returns all that it signed, the one that bought last.
+func (m *market) buyUntilServed(t *testing.T, ctx context.Context, client *http.Client, key *evm.PrivateKey, path string) (all []*slip) {
+	for ctx.Err() == nil {
+		s, err := m.sign(ctx, key, path)
+		if err != nil { // the gate is away
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		all = append(all, s)
+		if err := m.buy(ctx, client, s); err != nil {
+			t.Error(err)
+			return all
+		}
+		switch {
+		case s.got.status == http.StatusOK:
+			return all
+		case s.got.status != http.StatusPaymentRequired && s.got.status != http.StatusConflict && s.got.status != http.StatusGone:
+			t.Errorf("%s: %d %s %.200s", path, s.got.status, s.got.code, s.got.text)
+			return all
+		}
+	}
+	return all
+}
+
+// compareTransfers holds the gate's book, the facilitator's, the buyers and the chain against each other.
+func (m *market) compareTransfers(slips []*slip, shoppers []*customer) {
+	t, ctx := m.t, m.run.ctx
+	t.Helper()
+	eventually(t, "the end of what is open in the gate's book", func() (done bool) {
+		m.inBook(func(b purchase.Book) {
+			open := 0
+			for _, p := range must(b.Unfinished(ctx))(t) {
+				if p.State != purchase.Reserved || p.Settling { // one that only waits for its buyer moves nothing
+					open++
+				}
+			}
+			done = open == 0 && len(must(b.OpenRefunds(ctx))(t)) == 0
+		})
+		return done
+	})
+	check(t, m.gate.interrupt())
+	check(t, m.desk.interrupt())
+	settlements := must(store.Open(ctx, filepath.Join(m.dir, "facilitator.db")))(t)
+	defer settlements.Close()
+	if open := must(settlements.Settlements().Open(ctx, mustChain("dev").ID))(t); len(open) > 0 {
+		t.Errorf("%d settlements are open, the first %s", len(open), open[0].State)
+	}
+	db := must(store.Open(ctx, filepath.Join(m.dir, "gate.db")))(t)
+	defer db.Close()
+	book, moves := db.Purchases(), m.moves()
+
+	var charged, back money.Amount
+	bundles := map[string]uint64{} // units drawn by purchases that the book has
+	seen := map[string]bool{}
+	bought := 0
+	look := func(id string) (p purchase.Purchase, refund money.Amount) {
+		if seen[id] {
+			t.Errorf("%s was bought twice", id)
+		}
+		seen[id] = true
+		p, found, err := book.FindID(ctx, id)
+		check(t, err)
+		if !found {
+			return p, refund
+		}
+		switch p.State {
+		case purchase.Committed, purchase.Void, purchase.Reserved:
+		default:
+			t.Errorf("%s is %s", id, p.State)
+		}
+		if p.Bundle != "" {
+			bundles[p.Bundle] += p.Draws
+		}
+		r, refunded, err := book.FindRefund(ctx, id)
+		check(t, err)
+		if refunded && r.State == purchase.Done && r.Kind == purchase.ByTransfer {
+			refund = r.Amount
+		}
+		charged, _ = charged.Add(p.Charged)
+		back, _ = back.Add(refund)
+		return p, refund
+	}
+	for _, s := range slips {
+		p, refund := look(s.id())
+		onChain := m.moved(s)
+		if s.signed.Method == exact.EIP3009 {
+			from, at := evm.Hash(s.signed.From.Word()), s.signed.Nonce
+			if tx := moves[[2]evm.Hash{from, at}]; !p.Charged.IsZero() && tx != p.Transaction {
+				t.Errorf("%s: charged by %s in the book, by %s on the chain", s.path, p.Transaction, tx)
+			}
+		}
+		pays := !p.Charged.IsZero()
+		switch {
+		case onChain != pays:
+			t.Errorf("%s: moved on the chain: %v; the book has it as %s, charged %s", s.path, onChain, p.State, p.Charged)
+		case s.got.status == http.StatusOK && p.State != purchase.Committed:
+			t.Errorf("%s: answered, and the book has it as %s", s.path, p.State)
+		case s.got.status == http.StatusOK && !pays && p.Buys == 0 && p.Draws != 1:
+			t.Errorf("%s: answered for nothing: %+v", s.path, p)
+		case s.got.status != http.StatusOK && pays && refund != p.Charged && p.Buys == 0:
+			t.Errorf("%s: charged %s and answered %d %s, given back %s", s.path, p.Charged, s.got.status, s.got.code, refund)
+		}
+		if s.got.status == http.StatusOK {
+			bought++
+		}
+	}
+	for _, c := range shoppers {
+		for _, r := range must(c.payer.Receipts())(t) {
+			p, refund := look(r.ID)
+			switch {
+			case r.State == payer.Charged && (p.State != purchase.Committed || r.Charged != p.Charged):
+				t.Errorf("%s: the buyer was charged %s, the book says %s, %s", r.ID, r.Charged, p.State, p.Charged)
+			case r.State == payer.Void && !p.Charged.IsZero() && refund != p.Charged && p.Buys == 0:
+				t.Errorf("%s: the buyer was told that nothing is charged (%s), the book says %s, %s", r.ID, r.Code, p.State, p.Charged)
+			}
+			if r.State == payer.Charged {
+				bought++
+			}
+		}
+	}
+	// What was drawn is what is gone from each bundle.
+	for id, drawn := range bundles {
+		b, found, err := book.FindBundle(ctx, id)
+		check(t, err)
+		if found && b.Total-b.Remaining != drawn {
+			t.Errorf("bundle %s: %d of %d remain, and its purchases drew %d", id, b.Remaining, b.Total, drawn)
+		}
+	}
+	got := m.dollars(m.seller.Address())
+	if want, _ := charged.Sub(back); got != want {
+		t.Errorf("the seller has %s; charged were %s, given back %s", got, charged, back)
+	}
+	if bought == 0 || got.IsZero() {
+		t.Error("nothing was sold")
+	}
+	t.Logf("%d payments shown by strangers, %d purchases answered, %s moved in %d bundles and by %d authorizations", len(slips), bought, money.Format(got, 6, "$"), len(bundles), len(moves))
 }

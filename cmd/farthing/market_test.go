@@ -91,7 +91,7 @@ func (m *market) openGate(facilitator ...string) {
 		url = facilitator[0]
 	}
 	p := m.start(nil, "gate", "--network", "dev", "--facilitator", url, "--config", "gate.yaml", "--upstream", m.shop.url, "--rpc-url", m.rpc,
-		"--accept", "exact", "--key", "seller.json", "--book", "gate.db", "--listen", m.gateListen)
+		"--accept", "exact", "--accept", "upto", "--key", "seller.json", "--book", "gate.db", "--listen", m.gateListen)
 	m.expect(p, `^accepts  `)
 	m.gate = p
 }
