@@ -419,6 +419,23 @@ func TestEveryWayToPayHasItsRefund(t *testing.T) {
 		t.Errorf("owed %s, then %s", owed, house.house.owed())
 	}
 
+	// A note lowers what was promised, and credit was not: what is refunded of both must not be asked of the promise alone.
+	if r := refund(receiptOf(t, m.do(m.buy(get("/x"), "exact"))).Purchase, paywall.Return{Amount: money.Units(200), Credit: true}); r.Kind != purchase.ByCredit {
+		t.Errorf("credit: %+v", r)
+	}
+	m.do(m.paid(get("/x")))
+	mixed := m.lastEvent().Purchase
+	owed = house.house.owed()
+	if r, err := m.pw.Refund(t.Context(), mixed, paywall.Return{}); err == nil {
+		t.Errorf("paid with 200 of credit, and refunded by a note: %+v", r)
+	}
+	if r := refund(mixed, paywall.Return{Amount: money.Units(100)}); r.Kind != purchase.ByNote || r.State != purchase.Done {
+		t.Errorf("a part: %+v", r)
+	}
+	if owed != money.Units(300) || house.house.owed() != money.Units(200) {
+		t.Errorf("owed %s, then %s", owed, house.house.owed())
+	}
+
 	bought := stockOf(t, m.do(m.buy(get("/b"), "exact"))).ID
 	m.do(m.buy(get("/b"), "exact"))
 	if r := refund(m.lastEvent().Purchase, paywall.Return{}); r.Kind != purchase.ByCalls || r.Calls != 1 {

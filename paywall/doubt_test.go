@@ -358,3 +358,47 @@ func TestAFacilitatorThatHangsKeepsNoNote(t *testing.T) {
 		t.Error("the note waits")
 	}
 }
+
+// A quote, and what is left of a bundle, are good for the route of a name. Two routes that a router calls the same must not be
+// bought for each other's price.
+func TestRoutesOfOnePatternAreNotMixedUp(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t)
+	var ran atomic.Int32
+	cheap := m.pw.Price("$0.0001", http.HandlerFunc(hello), paywall.Bundle("10 calls", time.Hour))
+	dear := m.pw.Price("$0.9", counting(&ran), paywall.Bundle("10 calls", time.Hour))
+
+	inner := func(h http.Handler) http.Handler {
+		mux := http.NewServeMux()
+		mux.Handle("GET /x", h)
+		return mux
+	}
+	m.mux.Handle("/one/", http.StripPrefix("/one", inner(cheap)))
+	m.mux.Handle("/two/", http.StripPrefix("/two", inner(dear)))
+	paid := m.buy(get("/one/x"), "exact")
+	paid.path = "/two/x"
+	if a := m.do(paid); a.StatusCode != 402 || a.code() != "payment_mismatch" {
+		t.Errorf("the quote of another mux: %d %s", a.StatusCode, a.body)
+	}
+	bundle := stockOf(t, m.do(m.buy(get("/one/x"), "exact"))).ID
+	if a := m.do(m.draws(get("/two/x"), bundle)); a.StatusCode != 402 || a.code() != "bundle_exhausted" {
+		t.Errorf("the bundle of another mux: %d %s", a.StatusCode, a.body)
+	}
+
+	cheap, dear = m.pw.Price("$0.0001", http.HandlerFunc(hello)), m.pw.Price("$0.9", counting(&ran))
+	m.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/cheap" {
+			cheap.ServeHTTP(w, r)
+		} else {
+			dear.ServeHTTP(w, r)
+		}
+	})
+	m.do(get("/cheap"))
+	m.do(get("/dear"))
+	if a := m.do(get("/cheap")); a.StatusCode != 500 || a.code() != "price_invalid" {
+		t.Errorf("both under one pattern: %d %s", a.StatusCode, a.body)
+	}
+	if ran.Load() != 0 {
+		t.Errorf("ran %d times", ran.Load())
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,12 +40,38 @@ type offer struct {
 	quote purchase.Quote
 }
 
-// name is what quotes know the route by.
+// name is what quotes, bundles and sign-ins know the route by: the pattern under which a mux found it, with what was taken
+// off the path before that mux, since another mux may have the same pattern.
 func (v *visit) name() string {
-	if v.r.Pattern != "" {
-		return v.r.Pattern
+	if v.r.Pattern == "" {
+		return v.r.Method + " " + v.r.URL.Path
 	}
-	return v.r.Method + " " + v.r.URL.Path
+	if asked, err := url.ParseRequestURI(v.r.RequestURI); err == nil {
+		if before, ok := strings.CutSuffix(asked.Path, v.r.URL.Path); ok && before != "" {
+			return v.r.Pattern + " under " + before
+		}
+	}
+	return v.r.Pattern
+}
+
+// named refuses a route whose name another one at another price has taken: what is bought of the cheaper one of two that
+// are both there would buy the dearer. Routers other than http.ServeMux may serve many under one pattern.
+func (v *visit) named() *x402.Error {
+	if v.r.Pattern == "" || v.ofRequest() || !v.mounted {
+		return nil
+	}
+	name := v.name()
+	v.pw.mu.Lock()
+	defer v.pw.mu.Unlock()
+	if v.replaced {
+		return x402.Errorf("price_invalid", "two routes with different prices are called %q", name).
+			WithHint("register each with http.ServeMux under a pattern of its own")
+	}
+	if before, known := v.pw.names[name]; known && before != v.route {
+		before.replaced = !before.tariff.same(v.tariff)
+	}
+	v.pw.names[name] = v.route
+	return nil
 }
 
 // offers prices the visit in every tender that can pay it. The body must have been read if the price depends on it.

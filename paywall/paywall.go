@@ -122,6 +122,7 @@ type Paywall struct {
 
 	mu       sync.Mutex
 	flights  map[evm.Hash]chan struct{} // guarded by mu; payments being served here, closed when done
+	names    map[string]*route          // guarded by mu; who was last served under a pattern
 	faults   []error                    // guarded by mu; of routes
 	verifier *verifier                  // guarded by mu; nil until the clearing house answered once
 }
@@ -132,7 +133,7 @@ type Paywall struct {
 func New(cfg Config) (*Paywall, error) {
 	pw := &Paywall{
 		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		flights: make(map[evm.Hash]chan struct{}),
+		flights: make(map[evm.Hash]chan struct{}), names: make(map[string]*route),
 	}
 	if pw.log == nil {
 		pw.log = slog.New(slog.DiscardHandler)

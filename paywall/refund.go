@@ -141,7 +141,11 @@ func (pw *Paywall) refundByNote(ctx context.Context, p purchase.Purchase, r purc
 		return r, x402.Errorf("refund_refused", "purchase %s was cleared at %s, and can no longer be lowered", p.ID, last.UTC().Format(time.RFC3339)).
 			WithHint("keep it for the buyer: --as-credit")
 	}
-	left, _ := p.Charged.Sub(r.Amount) // it was compared before
+	left, enough := beyond(p.Charged, p.Credit).Sub(r.Amount)
+	if !enough {
+		return r, x402.Errorf("refund_refused", "purchase %s was paid with %s of credit, which no signature gives back", p.ID, p.Credit).
+			WithHint("keep it for the buyer: --as-credit")
+	}
 	note, err := pw.lower(ctx, p.Payment, left, "refund")
 	if err != nil {
 		return r, asError(err, "house_unreachable")

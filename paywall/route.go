@@ -136,6 +136,11 @@ type bundle struct {
 	valid time.Duration
 }
 
+// same reports whether two tariffs sell at the same price.
+func (t tariff) same(other tariff) bool {
+	return t.text() == other.text() && (t.upTo == other.upTo || t.upTo != nil && other.upTo != nil && *t.upTo == *other.upTo)
+}
+
 // countedIn reports whether a bundle can count in a unit, as people write it: calls, tokens.
 func (t tariff) countedIn(unit string) bool {
 	kind := string(t.price.Unit.Kind)
@@ -177,7 +182,9 @@ type route struct {
 	alternative, description, mimeType string
 	bodyAll                            bool
 
-	fault error // set: every request is answered with it
+	mounted  bool  // by the seller, and not by a gate, whose mux has every pattern once
+	replaced bool  // guarded by pw.mu: another route has its name now
+	fault    error // set: every request is answered with it
 }
 
 // Price sells a handler: "$0.0005", "$0.01 per 100 records", "$0.00001 per token", "free". What is wrong with the price or
@@ -208,6 +215,7 @@ func (pw *Paywall) route(price string, h http.Handler, opts []Option) *route {
 
 // listed makes a route's fault known to [Paywall.Check].
 func (pw *Paywall) listed(rt *route) http.Handler {
+	rt.mounted = true
 	if rt.fault != nil {
 		pw.fault(rt.fault)
 	}

@@ -54,6 +54,12 @@ func (v *visit) serve(payment *x402.Payment, headerErr error) *x402.Error {
 	case v.fault != nil:
 		v.pw.log.Error("route has no usable price", "route", v.name(), "error", v.fault)
 		return x402.Errorf("price_invalid", "%s cannot be sold: its price is not set up", v.name())
+	}
+	if e := v.named(); e != nil {
+		v.pw.log.Error("route cannot be told from another one", "route", v.name(), "error", e)
+		return e
+	}
+	switch {
 	case headerErr != nil:
 		return internal(headerErr)
 	case payment == nil:

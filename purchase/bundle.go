@@ -83,15 +83,15 @@ func (b Bundle) Check() error {
 	return nil
 }
 
-// Serves reports whether p may draw what it asks for from b: they are of the same payer, payee, network, asset and
-// route, and b is open, valid past p.ReservedAt, and has as much.
+// Serves reports whether p may draw what it asks for from b: they are of the same payer, payee, network, asset, route and
+// unit, and b is open, valid past p.ReservedAt, and has as much.
 func (b Bundle) Serves(p Purchase, ask BundleAsk) bool {
 	return b.matches(p) && b.State == Open && b.ValidUntil.After(p.ReservedAt) && b.Remaining >= ask.Draw &&
 		(ask.Bundle == "" || ask.Bundle == b.ID)
 }
 
 func (b Bundle) matches(p Purchase) bool {
-	return b.Payer == p.Payer && b.Payee == p.Payee && b.Network == p.Network && b.Asset == p.Asset && b.Route == p.Route
+	return b.Payer == p.Payer && b.Payee == p.Payee && b.Network == p.Network && b.Asset == p.Asset && b.Route == p.Route && b.Unit == p.Unit
 }
 
 // BoughtBy reports whether b, which is being bought by buyer, is what p would have to wait for: the money may be moving,

@@ -103,7 +103,7 @@ type Book interface {
 	// p.Settling and a Certificate it is [Book.Settling] in the same step.
 	Reserve(ctx context.Context, p Purchase) (Purchase, error)
 	// ReserveCall is Reserve for a route that is sold in bundles, in one step: of the bundles of p's payer, payee, network,
-	// asset and route that are open, valid past p.ReservedAt and have ask.Draw units left, the one that ends first is
+	// asset, route and unit that are open, valid past p.ReservedAt and have ask.Draw units left, the one that ends first is
 	// drawn from, and neither p.Settling nor p.Certificate nor p.Credit is kept, since nothing is to be settled. If there
 	// is none and ask.Buy > 0, p becomes the purchase that buys one and draws from it. ErrBuying if another purchase is
 	// buying one, ErrNoBundle if none may be bought; then nothing is reserved. With ask.RunAt what only draws is Running. The bundle is returned as it is afterwards,

@@ -16,14 +16,14 @@ const bundleColumns = `id, payer, payee, network, asset, route, unit, total, rem
 // forCall finds the bundle from which p draws what is asked for, or makes the one that it buys, and returns both as they are
 // to be written. Whether p is there already is not looked at; it never draws from the bundle that it bought itself.
 func (s *session) forCall(p purchase.Purchase, ask purchase.BundleAsk) (purchase.Purchase, purchase.Bundle, error) {
-	const key = " WHERE payer = ? AND payee = ? AND network = ? AND asset = ? AND route = ? AND state = "
-	args := []any{p.Payer[:], p.Payee[:], p.Network, p.Asset[:], p.Route}
+	const key = " WHERE payer = ? AND payee = ? AND network = ? AND asset = ? AND route = ? AND unit = ? AND state = "
+	args := []any{p.Payer[:], p.Payee[:], p.Network, p.Asset[:], p.Route, p.Unit}
 	one, named := "", []any(nil)
 	if ask.Bundle != "" {
 		one, named = " AND id = ?", []any{ask.Bundle}
 	}
 	all, err := s.bundles(key+"'open' AND remaining > 0 AND remaining >= ? AND valid_until > ? AND id <> ?"+one+" ORDER BY valid_until, seq LIMIT 1",
-		append(append(args[:5:5], ask.Draw, instant{&p.ReservedAt}, p.ID), named...)...)
+		append(append(args[:6:6], ask.Draw, instant{&p.ReservedAt}, p.ID), named...)...)
 	if err != nil {
 		return p, purchase.Bundle{}, err
 	}
@@ -32,7 +32,7 @@ func (s *session) forCall(p purchase.Purchase, ask purchase.BundleAsk) (purchase
 		b.Remaining -= ask.Draw
 		return p.Draw(b, ask), b, nil
 	}
-	if all, err = s.bundles(key+"'buying'"+one, append(args[:5:5], named...)...); err != nil {
+	if all, err = s.bundles(key+"'buying'"+one, append(args[:6:6], named...)...); err != nil {
 		return p, purchase.Bundle{}, err
 	}
 	for _, b := range all {

@@ -439,3 +439,20 @@ func FuzzFacilitatorRequest(f *testing.F) {
 		}
 	})
 }
+
+// A seller's buyers are told what is wrong with its facilitator, and its address may hold a key.
+func TestClientSaysNothingOfTheAddressButTheHost(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.NotFoundHandler())
+	s.Close()
+	c := &Client{Base: s.URL + "/v1/secret-key"}
+	v2 := payment(t, "exact_eip3009_v2")
+	_, err := c.Supported(t.Context())
+	_, verifyErr := c.Verify(t.Context(), v2, *v2.Accepted)
+	_, settleErr := c.Settle(t.Context(), v2, *v2.Accepted)
+	for _, err := range []error{err, verifyErr, settleErr} {
+		if e, ok := AsError(err); !ok || e.Code != "facilitator_unreachable" || strings.Contains(e.Error(), "secret-key") || !strings.Contains(e.Error(), "refused") {
+			t.Errorf("%v", err)
+		}
+	}
+}

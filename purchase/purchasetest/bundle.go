@@ -293,6 +293,7 @@ func whoseBundle(t *testing.T, b purchase.Book) {
 		"another network": func(p *purchase.Purchase) { p.Network = "eip155:1" },
 		"another asset":   func(p *purchase.Purchase) { p.Asset[0]++ },
 		"another route":   func(p *purchase.Purchase) { p.Route = "GET /third" },
+		"another unit":    func(p *purchase.Purchase) { p.Unit = "call" },
 	} {
 		p := call(3)
 		spoil(&p)
