@@ -47,7 +47,7 @@ func (c *keyNewCmd) Run(r *run) error {
 }
 
 func (c *keyImportCmd) Run(r *run) error {
-	text, err := io.ReadAll(io.LimitReader(r.In, 1<<10))
+	text, err := r.pasted("Private key, 64 hexadecimal digits (not shown): ")
 	if err != nil {
 		return fmt.Errorf("read the key from standard input: %w", err)
 	}
@@ -57,7 +57,7 @@ func (c *keyImportCmd) Run(r *run) error {
 	}
 	key, err := evm.NewKey(secret)
 	if err != nil {
-		return misuse("standard input holds no private key: %v", err)
+		return misuse("standard input holds no private key: %v", err).hint("farthing key new makes one")
 	}
 	path, pass, err := r.newKeyFile(c.File)
 	if err != nil {
@@ -143,20 +143,54 @@ func (r *run) passphrase(path string, fresh bool) ([]byte, error) {
 			hint("name a file with FARTHING_PASSPHRASE_FILE (mode 0600)")
 	}
 	defer tty.Close()
-	ask := func(prompt string) ([]byte, error) {
-		fmt.Fprint(tty, prompt)
-		defer fmt.Fprintln(tty)
-		return term.ReadPassword(int(tty.Fd()))
+	prompt := fmt.Sprintf("Passphrase of %s: ", path)
+	if fresh {
+		prompt = fmt.Sprintf("New passphrase for %s: ", path)
 	}
-	pass, err := ask(fmt.Sprintf("Passphrase of %s: ", path))
+	pass, err := r.ask(tty, tty, prompt)
 	if err != nil || !fresh {
 		return pass, err
 	}
-	again, err := ask("Once more: ")
+	again, err := r.ask(tty, tty, "Once more: ")
 	if err == nil && !bytes.Equal(pass, again) {
 		return nil, misuse("the two passphrases differ; nothing was written")
 	}
 	return pass, err
+}
+
+// pasted is what standard input holds; a person at a terminal is asked for one line, which is not echoed.
+func (r *run) pasted(prompt string) ([]byte, error) {
+	if f, ok := r.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return r.ask(r.Err, f, prompt)
+	}
+	return io.ReadAll(io.LimitReader(r.In, 1<<10))
+}
+
+// ask reads one line from a terminal without echo, prompting on out. Ctrl-C ends it: the signal only ends the context, so the read itself
+// goes on until the process ends, and the terminal is put right here.
+func (r *run) ask(out io.Writer, tty *os.File, prompt string) ([]byte, error) {
+	before, err := term.GetState(int(tty.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(out, prompt)
+	defer fmt.Fprintln(out)
+	type line struct {
+		text []byte
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() {
+		text, err := term.ReadPassword(int(tty.Fd()))
+		read <- line{text, err}
+	}()
+	select {
+	case l := <-read:
+		return l.text, l.err
+	case <-r.ctx.Done():
+		_ = term.Restore(int(tty.Fd()), before)
+		return nil, r.ctx.Err()
+	}
 }
 
 func keyFault(path string, err error) error {
