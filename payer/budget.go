@@ -32,7 +32,7 @@ func (b Budget) limits() (limits, error) {
 	for _, f := range []struct {
 		name, text string
 		into       **money.Amount
-	}{{"PerCall", b.PerCall, nil}, {"PerDay", b.PerDay, &l.day}, {"Total", b.Total, &l.total}} {
+	}{{"most per call", b.PerCall, nil}, {"most per day", b.PerDay, &l.day}, {"most in total", b.Total, &l.total}} {
 		if f.text == "" && f.into != nil {
 			continue
 		}

@@ -332,6 +332,19 @@ func TestPermit2NeedsAnAllowance(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("and the seller says so without its offers", func(t *testing.T) {
+		t.Parallel()
+		s := start(t)
+		s.answer = func(w writer, r *request, _ paid) bool {
+			w.WriteHeader(412)
+			fmt.Fprint(w, `{"error":"it allows Permit2 0","code":"permit2_allowance_required"}`)
+			return true
+		}
+		_, _, err := get(s.payer(t, func(c *Config) { c.Wallet = nil }), s.url)
+		if n := need(err); n == nil || n.Code != "permit2_allowance_required" || len(s.payments) != 1 || !strings.Contains(n.Hint, "--rpc-url") {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // A refusal by a way that cannot be afforded gives way to another way, once; nothing else is signed a second time.

@@ -106,6 +106,10 @@ func (p *Payer) refusedNeed(r row, refusal *x402.Error, t terms) Need {
 	tried := []option{{Requirements: x402.Requirements{Scheme: r.scheme(), Network: r.Network, Asset: r.Asset.String()}}}
 	if n.Code != "collateral_insufficient" {
 		last := Way{}
+		if n.Code == "permit2_allowance_required" && p.Wallet == nil {
+			// With the chain in sight the allowance is known before signing, and given in the payment where the seller takes that.
+			n.Hint = "--rpc-url URL: a node shows what your account allows, and lets you allow it in the payment"
+		}
 		if strings.Contains(n.Code, "insufficient") && r.Transfer != "" {
 			last = Way{Kind: Deposit, Network: r.Network, Text: fmt.Sprintf("send %s on %s to %s", r.Symbol, networkName(r.Network), p.Key.Address())}
 		}

@@ -112,7 +112,7 @@ func New(c Config) (*Payer, error) {
 	}
 	for _, name := range c.PayBy {
 		if !slices.Contains(waysKnown, name) {
-			return nil, x402.Errorf("config_invalid", "payer: no way to pay is called %q", clip(name)).WithHint("%s", strings.Join(waysKnown, ", "))
+			return nil, x402.Errorf("config_invalid", "no way to pay is called %q", clip(name)).WithHint("%s", strings.Join(waysKnown, ", "))
 		}
 	}
 	if err := p.checkAssets(); err != nil {

@@ -112,7 +112,7 @@ func (p *Payer) ReceiptOf(id string) (Purchase, error) {
 		return Purchase{}, errJournal(p.Journal, err)
 	}
 	if !ok {
-		return Purchase{}, x402.Errorf("not_found", "no purchase %s in the journal", clip(id))
+		return Purchase{}, x402.Errorf("not_found", "no purchase %s in the journal", clip(id)).WithHint("--receipt all lists them; --journal FILE names another")
 	}
 	return p.receipt(r), nil
 }

@@ -106,10 +106,14 @@ const attemptsMax = 3
 func (p *Payer) buy(req *http.Request, body []byte, resp *http.Response) (*http.Response, error) {
 	l := &look{Payer: p, ctx: req.Context(), req: req, tried: make(map[string]bool)}
 	var refused error
+	var t terms
 	for attempt := 1; ; attempt++ {
-		t, err := readTerms(resp)
-		if err != nil {
+		switch said, err := readTerms(resp); {
+		case err == nil:
+			t = said
+		case attempt == 1 || resp.StatusCode == http.StatusPaymentRequired:
 			return nil, p.unusable(req, err)
+		default: // a 412 need not repeat the offers: those of the 402 stand
 		}
 		if attempt == 1 {
 			answer, err := p.signIn(req, body, t)
@@ -714,7 +718,7 @@ func (p *Payer) Resume(ctx context.Context, id string) (*http.Response, error) {
 	case err != nil:
 		return nil, errJournal(p.Journal, err)
 	case !ok:
-		return nil, x402.Errorf("not_found", "no purchase %s in the journal", clip(id))
+		return nil, x402.Errorf("not_found", "no purchase %s in the journal", clip(id)).WithHint("--receipt all lists them; --journal FILE names another")
 	case r.Seller == "":
 		return nil, x402.Errorf("not_found", "%s is a payment outside any request", id).WithHint("farthing pay --resume %s", id)
 	case r.Payment == "":
