@@ -3,14 +3,17 @@ package payer
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -210,7 +213,8 @@ func (j *journal) load(size int64) error {
 
 // apply puts a row into the sums, in place of what its id had there.
 func (j *journal) apply(r row) {
-	if old, ok := j.sums[r.ID]; ok {
+	old, known := j.sums[r.ID]
+	if known {
 		j.unsum(old)
 	}
 	s := share{day: dayOf(r.At), spent: r.counted(), onWord: r.believed(), final: r.State == Charged || r.State == Void}
@@ -222,6 +226,9 @@ func (j *journal) apply(r row) {
 	default:
 		delete(j.open, r.ID)
 		if j.path == "" {
+			if known && old.final { // its seller has said something else meanwhile
+				j.done = slices.DeleteFunc(j.done, func(d row) bool { return d.ID == r.ID })
+			}
 			j.done = append(j.done, r)
 			if len(j.done) > remembered {
 				j.done = j.done[len(j.done)-remembered:]
@@ -527,10 +534,9 @@ func (j *journal) compact() error {
 func (j *journal) all() (rows []row, lines int, err error) {
 	if j.path == "" {
 		rows = append(rows, j.done...)
-		for _, r := range j.open {
-			rows = append(rows, r)
-		}
-		return rows, len(rows), nil
+		open := slices.Collect(maps.Values(j.open))
+		slices.SortFunc(open, func(a, b row) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID)) })
+		return append(rows, open...), len(rows) + len(open), nil
 	}
 	place := make(map[string]int)
 	in := bufio.NewReaderSize(io.NewSectionReader(j.file, 0, j.read), 64<<10)

@@ -358,3 +358,22 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
+
+// A purchase of which its seller says something else later is one purchase, in a file and in memory.
+func TestAPurchaseThatEndsTwiceIsListedOnce(t *testing.T) {
+	t.Parallel()
+	for name, path := range map[string]string{"in a file": journalFile(t), "in memory": ""} {
+		now := noon
+		j := openTest(t, path, &now)
+		r := testRow("p_1", 500)
+		for _, state := range []State{Sent, Charged, Void} {
+			r.State = state
+			if err := j.record(r, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if rows, err := j.rows(); err != nil || len(rows) != 1 || rows[0].State != Void {
+			t.Errorf("%s: %+v, %v", name, rows, err)
+		}
+	}
+}

@@ -21,8 +21,8 @@ func (m *market) leave(paid call) {
 		}
 		return nil
 	})
-	if a := m.do(paid); a.StatusCode != 503 {
-		m.t.Fatalf("%d %s", a.StatusCode, a.body)
+	if a := m.do(paid); a.StatusCode != 503 || a.Header.Get(x402.HeaderResponse) != "" {
+		m.t.Fatalf("%d %s, receipt %s", a.StatusCode, a.body, a.Header.Get(x402.HeaderResponse))
 	}
 	m.drain()
 	m.book.set(nil)
@@ -43,6 +43,19 @@ func TestAChargeWithoutAnAnswerHasItsReceipt(t *testing.T) {
 	if r := receiptOf(t, a); a.StatusCode != 409 || a.code() != "payment_used" || !r.Success || r.Amount != "500" || r.Transaction == "" {
 		t.Errorf("%d %s %+v", a.StatusCode, a.body, r)
 	}
+}
+
+// Work whose outcome could not be written down is not charged, and nobody was told that it is.
+func TestWorkThatIsNotWrittenDownHasNoReceipt(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t)
+	m.handle("GET /x", "$0.0005", hello)
+	paid := m.buy(get("/x"), "exact")
+	m.leave(paid)
+	if a := m.do(paid); a.StatusCode != 402 || a.code() != "payment_void" {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	m.bank.expect(t, 0, 0)
 }
 
 // Stages that were reached are charged as announced, whatever comes after them, also if it takes a while to find out that

@@ -166,8 +166,8 @@ func (v *visit) conclude(ctx context.Context, a *agreement, rec *recorder, p pur
 			v.event.Kind, v.event.Code, v.event.Status = Unknown, refusal.Code, rec.status
 			panic(http.ErrAbortHandler) // an answer cut short tells the buyer to ask again
 		}
-		if refusal.Code == "settlement_pending" {
-			v.event.Kind = Unknown
+		if refusal.Code == "settlement_pending" || !p.State.Final() {
+			v.event.Kind = Unknown // what it comes to is not written down, so there is no receipt
 		} else {
 			copyHeader(v.w.Header(), v.receiptOf(a.way, p).header())
 		}

@@ -185,6 +185,9 @@ func (m *market) comeBack() error {
 // reckon holds the books of everybody against the chain.
 func (m *market) reckon() error {
 	ctx := context.Background()
+	if err := m.reckonHousehold(); err != nil {
+		return err
+	}
 	state := m.chain.at(evm.Hash{})
 	payments := make(map[evm.Hash]*order)
 	drawn := make(map[string]uint64)                // by bundle

@@ -66,3 +66,24 @@ func TestMarketRepeatsItself(t *testing.T) {
 		t.Errorf("one seed made two markets: %s and %s", digests[0], digests[1])
 	}
 }
+
+// Gate and facilitator may die at any use of their books, before or after what they write is on disk: whoever makes the
+// use dies with it, and goes on from there.
+func TestKilledAtEveryUseOfAMarketsBooks(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]fault{"before": failBefore, "after": failAfter} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for use := 1; use <= 150; use++ {
+				m, err := newMarket(uint64(use), tempers[0], nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.killAt, m.killBy = m.uses+use, f
+				if err := m.run(10); err != nil {
+					t.Errorf("killed at use %d: %v", use, err)
+				}
+			}
+		})
+	}
+}

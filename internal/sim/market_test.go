@@ -81,6 +81,9 @@ func (p *process) around(what string, write bool, do func() error) error {
 	}
 	p.m.uses++
 	f, kill := p.next(write)
+	if p.m.uses == p.m.killAt {
+		f, kill = p.m.killBy, true
+	}
 	if f == failBefore {
 		p.faults, p.dead = p.faults+1, kill
 		return errBefore
@@ -133,24 +136,27 @@ type market struct {
 	chain *Chain
 	floor uint64 // blocks up to this one are never replaced
 
-	book     purchase.Book // the true one
-	desks    desk.Book
-	calls    Calls // of the facilitator's lanes
-	reopen   func() error
-	mutate   func(purchase.Book) purchase.Book // a fault of the program, for tests of the checkers; nil for none
-	mutant   mutations
-	shops    [2]*shop
-	settler  *settler
-	window   *Window
-	seller   *evm.PrivateKey
-	buyers   []*evm.PrivateKey
-	lanes    []evm.Address
-	outside  int // answers of the facilitator that were lost
-	uses     int // of books
-	visit    uint64
-	depth    int // of visits in visits
-	quiet    bool
-	refunded map[string]bool
+	book      purchase.Book // the true one
+	desks     desk.Book
+	calls     Calls                             // of the facilitator's lanes
+	reopen    func() error                      // the books as they lie on disk, after a process was killed; nil for those in memory
+	mutate    func(purchase.Book) purchase.Book // a fault of the program, for tests of the checkers; nil for none
+	mutant    mutations
+	shops     [2]*shop
+	settler   *settler
+	window    *Window
+	seller    *evm.PrivateKey
+	buyers    []*evm.PrivateKey
+	lanes     []evm.Address
+	outside   int // answers of the facilitator that were lost
+	uses      int // of books
+	killAt    int // the use at which whoever makes it dies; 0 for none
+	killBy    fault
+	household *household
+	visit     uint64
+	depth     int // of visits in visits
+	quiet     bool
+	refunded  map[string]bool
 
 	orders []*order
 	byID   map[string]*order        // by purchase
@@ -240,7 +246,7 @@ func newMarket(seed uint64, t temper, open func(*market) error) (*market, error)
 	}
 	for _, token := range on.Tokens {
 		m.chain.Mint(m.seller.Address(), token.Address, money.Units(purse))
-		for i := range buyersMax {
+		for i := range buyersMax + 1 { // and the household
 			if len(m.buyers) == i {
 				m.buyers = append(m.buyers, secretKey("buyer", i))
 			}
@@ -259,7 +265,10 @@ func newMarket(seed uint64, t temper, open func(*market) error) (*market, error)
 	for i := range m.shops {
 		m.shops[i] = &shop{process: process{m: m}}
 	}
-	return m, m.restart()
+	if err := m.restart(); err != nil {
+		return nil, err
+	}
+	return m, m.openHousehold()
 }
 
 func (m *market) percent(p int) bool { return p > 0 && !m.quiet && m.rng.IntN(100) < p }
@@ -277,7 +286,7 @@ func (m *market) fate(evm.Call) Delivery {
 
 // restart starts the processes that are dead, or were never there.
 func (m *market) restart() error {
-	if (m.settler.dead || m.settler.f == nil) && m.reopen != nil {
+	if (m.settler.dead || m.shops[0].dead || m.shops[1].dead) && m.reopen != nil {
 		if err := m.reopen(); err != nil {
 			return err
 		}
@@ -574,7 +583,7 @@ func (m *market) shop() *shop { return m.shops[m.rng.IntN(len(m.shops))] }
 
 // buy has a buyer ask for a price and pay it.
 func (m *market) buy() (string, error) {
-	buyer := m.rng.IntN(len(m.buyers))
+	buyer := m.rng.IntN(buyersMax)
 	counter := counters[m.rng.IntN(len(counters))]
 	o := &order{n: len(m.orders), buyer: buyer, path: fmt.Sprintf("%s?n=%d", counter.path, len(m.orders)), named: m.rng.IntN(2) == 0}
 	v := m.ask(m.shop(), o.path, "", "")
@@ -896,6 +905,7 @@ func (m *market) actions() []struct {
 	}{
 		{"beat", 30, m.beat},
 		{"buy", 34, m.buy},
+		{"errand", 10, m.errand},
 		{"again", 12, m.again},
 		{"tidy", 6, m.tidy},
 		{"refund", 3, m.refund},

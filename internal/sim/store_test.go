@@ -85,3 +85,34 @@ func TestWorldOverSQLite(t *testing.T) {
 		})
 	}
 }
+
+// Markets hold over the real store too, which gates and facilitator share.
+func TestMarketOverSQLite(t *testing.T) {
+	t.Parallel()
+	for _, seed := range []uint64{1, 3} {
+		temper := temperOf(seed)
+		t.Run(temper.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "book.db")
+			m, err := newMarket(seed, temper, func(m *market) error {
+				m.reopen = func() error {
+					s, err := store.Open(context.Background(), path)
+					if err != nil {
+						return err
+					}
+					t.Cleanup(func() { s.Close() }) // long after another has taken over
+					m.book, m.desks, m.calls = s.Purchases(), s.Settlements(), s.OutboxOn(deployment.ChainID)
+					return nil
+				}
+				return m.reopen()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			const steps = 100
+			if err := m.run(steps); err != nil {
+				t.Fatalf("over SQLite, %s", replayMarket(seed, steps, temper, err))
+			}
+		})
+	}
+}
