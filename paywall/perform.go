@@ -156,6 +156,7 @@ func (v *visit) conclude(ctx context.Context, a *agreement, rec *recorder, p pur
 	makePrivate(rec.header)
 	if p.State == purchase.Committed || p.State == purchase.Working {
 		p.Answer = rec.answer()
+		rec.park()
 	}
 	meant := p.State
 	p, refusal := a.way.end(ctx, p)

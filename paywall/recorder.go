@@ -34,7 +34,8 @@ type recorder struct {
 	held     bool
 	heldMax  int64
 	spill    *os.File
-	tooLarge bool // it passed heldMax, and is not whole any more
+	tooLarge bool     // it passed heldMax, and is not whole any more
+	parked   *os.File // what was in body, before what is in spill; see park
 
 	bare bool // this answer has no body: 204, 304, or to a HEAD
 }
@@ -47,28 +48,49 @@ func newRecorder(w http.ResponseWriter, r *http.Request, kept int) *recorder {
 // more than max bytes nothing leaves at all.
 func (r *recorder) hold(max int64) { r.held, r.heldMax = true, max }
 
-// release lets go of what was spilled.
+// release lets go of what is on disk.
 func (r *recorder) release() {
-	if r.spill != nil {
-		r.spill.Close()
-		r.spill = nil
+	for _, f := range []**os.File{&r.parked, &r.spill} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
 	}
 }
 
 // spillOver writes to a file that has no name any more, so that a crash leaves nothing behind.
-func (r *recorder) spillOver(b []byte) error {
-	if r.spill == nil {
+func spillOver(to **os.File, b []byte) error {
+	if *to == nil {
 		f, err := os.CreateTemp("", "farthing-answer-")
 		if err != nil {
 			return err
 		}
-		r.spill = f
+		*to = f
 		if err := os.Remove(f.Name()); err != nil {
 			return err
 		}
 	}
-	_, err := r.spill.Write(b)
+	_, err := (*to).Write(b)
 	return err
+}
+
+// parkMin is how long an answer has to be for its waiting on disk to be worth a file.
+const parkMin = 16 << 10
+
+// park moves a held answer out of memory, where a thousand others may wait for a slow chain as well. The handler must be
+// done, and answer be asked before. What cannot be moved stays.
+func (r *recorder) park() {
+	if !r.held || r.left || len(r.body) < parkMin {
+		return
+	}
+	if err := spillOver(&r.parked, r.body); err != nil {
+		if r.parked != nil {
+			r.parked.Close()
+			r.parked = nil
+		}
+		return
+	}
+	r.body = nil
 }
 
 // Header implements http.ResponseWriter.
@@ -138,7 +160,7 @@ func (r *recorder) writeHeld(b []byte) (int, error) {
 		r.body = append(r.body, b...)
 	} else {
 		r.body = append(r.body, b[:min(max(room, 0), len(b))]...)
-		if err := r.spillOver(b[min(max(room, 0), len(b)):]); err != nil {
+		if err := spillOver(&r.spill, b[min(max(room, 0), len(b)):]); err != nil {
 			return 0, err
 		}
 	}
@@ -194,14 +216,18 @@ func (r *recorder) leave() error {
 			return err
 		}
 	}
-	if r.spill == nil {
-		return nil
+	for _, f := range []*os.File{r.parked, r.spill} {
+		if f == nil {
+			continue
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := io.Copy(r.w, f); err != nil {
+			return err
+		}
 	}
-	if _, err := r.spill.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	_, err := io.Copy(r.w, r.spill)
-	return err
+	return nil
 }
 
 // finish ends the answer after the handler: what was held back leaves with the extra headers, or, if headers have left

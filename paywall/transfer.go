@@ -743,6 +743,7 @@ func (w *transfer) settleAfter(ctx context.Context, p purchase.Purchase) (purcha
 	if err := w.pw.cfg.Purchases.Finish(ctx, p); err != nil {
 		return p, &x402.Error{Code: "book_unavailable", Message: fmt.Sprintf("purchase %s is done and could not be written down", p.ID), Err: err}
 	}
+	p.Answer = nil // the book has it, and many may wait for a chain here
 	return w.resolve(ctx, p, false)
 }
 

@@ -588,6 +588,39 @@ func TestNoByteLeavesBeforeTheMoneyHasMoved(t *testing.T) {
 	m.bank.expect(t, 500, 1)
 }
 
+// Answers that wait for their money do so on disk, and come out as they went in, whatever part of them was there already.
+func TestAnswersThatWaitAreWhole(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t, func(c *paywall.Config) { c.AnswerBytes = 100_000 })
+	for _, size := range []int{0, 1000, 16<<10 - 1, 16 << 10, 99_999, 100_000, 100_001, 300_000} {
+		body := make([]byte, size)
+		for i := range body {
+			body[i] = byte('a' + i%26)
+		}
+		path := fmt.Sprintf("/answer/%d", size)
+		m.handle("GET "+path, "$0.0005", func(w http.ResponseWriter, _ *http.Request) {
+			for part := body; len(part) > 0; {
+				n, err := w.Write(part[:min(len(part), 7000)])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				part = part[n:]
+			}
+		})
+		bought := m.buy(get(path), "exact")
+		if a := m.do(bought); a.StatusCode != 200 || a.body != string(body) {
+			t.Errorf("%d bytes: %d with %d bytes", size, a.StatusCode, len(a.body))
+		}
+		if size > 100_000 {
+			continue // not kept
+		}
+		if a := m.do(bought); a.StatusCode != 200 || a.body != string(body) {
+			t.Errorf("%d bytes, asked for again: %d with %d bytes", size, a.StatusCode, len(a.body))
+		}
+	}
+}
+
 func clipped(s string) string { return s[:min(len(s), 200)] }
 
 func TestUpToChargesWhatWasUsed(t *testing.T) {

@@ -241,7 +241,13 @@ func (m *Memory) find(ctx context.Context, id string) (Purchase, bool, error) {
 
 // Unfinished implements [Book].
 func (m *Memory) Unfinished(ctx context.Context) ([]Purchase, error) {
-	return m.list(ctx, func(p *Purchase) bool { return !p.State.Final() }, func(p Purchase) time.Time { return p.ReservedAt })
+	all, err := m.list(ctx, func(p *Purchase) bool { return !p.State.Final() }, func(p Purchase) time.Time { return p.ReservedAt })
+	for _, p := range all {
+		if p.Answer != nil {
+			p.Answer.Body = nil // of the copy
+		}
+	}
+	return all, err
 }
 
 // Undelivered implements [Book].

@@ -134,7 +134,8 @@ type Book interface {
 	// Find returns the purchase of a payment, and FindID that of an id; false if there is none.
 	Find(ctx context.Context, payment evm.Hash) (Purchase, bool, error)
 	FindID(ctx context.Context, id string) (Purchase, bool, error)
-	// Unfinished returns purchases that are Reserved, Running, Working or Pending, oldest first.
+	// Unfinished returns purchases that are Reserved, Running, Working or Pending, oldest first, without the bodies of their
+	// answers: a thousand may wait for a slow chain.
 	Unfinished(ctx context.Context) ([]Purchase, error)
 	// Bought returns the newest Committed purchase that a payer made of a payee's route, unless it ended before since.
 	Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (Purchase, bool, error)

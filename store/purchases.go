@@ -260,12 +260,12 @@ func (b purchases) find(ctx context.Context, where string, arg any) (p purchase.
 
 // Unfinished implements [purchase.Book].
 func (b purchases) Unfinished(ctx context.Context) ([]purchase.Purchase, error) {
-	return b.list(ctx, "WHERE state IN ('reserved', 'running', 'working', 'pending') ORDER BY reserved_at, seq")
+	return b.list(ctx, false, "WHERE state IN ('reserved', 'running', 'working', 'pending') ORDER BY reserved_at, seq")
 }
 
 // Bought implements [purchase.Book].
 func (b purchases) Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (purchase.Purchase, bool, error) {
-	all, err := b.list(ctx, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ? ORDER BY done_at DESC LIMIT 1`,
+	all, err := b.list(ctx, true, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ? ORDER BY done_at DESC LIMIT 1`,
 		payer[:], payee[:], route, instant{&since})
 	if err != nil || len(all) == 0 {
 		return purchase.Purchase{}, false, err
@@ -275,12 +275,12 @@ func (b purchases) Bought(ctx context.Context, payer, payee evm.Address, route s
 
 // Undelivered implements [purchase.Book].
 func (b purchases) Undelivered(ctx context.Context, limit int) ([]purchase.Purchase, error) {
-	return b.list(ctx, "WHERE proof IS NOT NULL AND proof_done = 0 AND state IN ('committed', 'void') ORDER BY done_at, seq LIMIT ?", limitOf(limit))
+	return b.list(ctx, true, "WHERE proof IS NOT NULL AND proof_done = 0 AND state IN ('committed', 'void') ORDER BY done_at, seq LIMIT ?", limitOf(limit))
 }
 
-func (b purchases) list(ctx context.Context, where string, args ...any) (all []purchase.Purchase, err error) {
+func (b purchases) list(ctx context.Context, bodies bool, where string, args ...any) (all []purchase.Purchase, err error) {
 	err = b.s.read(ctx, func(s *session) error {
-		all, err = s.purchases(where, args...)
+		all, err = s.purchases(bodies, where, args...)
 		return err
 	})
 	return all, err
@@ -354,15 +354,15 @@ func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (n int, 
 }
 
 func (s *session) purchase(where string, args ...any) (purchase.Purchase, bool, error) {
-	all, err := s.purchases(where, args...)
+	all, err := s.purchases(true, where, args...)
 	if err != nil || len(all) == 0 {
 		return purchase.Purchase{}, false, err
 	}
 	return all[0], true, nil
 }
 
-// purchases returns the purchases that a condition names, with their answers.
-func (s *session) purchases(where string, args ...any) (all []purchase.Purchase, err error) {
+// purchases returns the purchases that a condition names, with their answers and, if asked for, the bodies of those.
+func (s *session) purchases(bodies bool, where string, args ...any) (all []purchase.Purchase, err error) {
 	err = s.each("SELECT "+purchaseColumns+" FROM purchase "+where, args, func(rows *sql.Rows) error {
 		var p purchase.Purchase
 		if err := rows.Scan(&p.ID, fixed(p.Payment[:]), fixed(p.Request[:]), &p.State, &p.Route, &p.Method, &p.URL, &p.Way, &p.Network,
@@ -380,7 +380,7 @@ func (s *session) purchases(where string, args ...any) (all []purchase.Purchase,
 	for i := range all {
 		p := &all[i]
 		if p.State != purchase.Reserved && p.State != purchase.Running {
-			if p.Answer, err = s.answer(p.ID); err != nil {
+			if p.Answer, err = s.answer(p.ID, bodies); err != nil {
 				return nil, err
 			}
 		}
@@ -391,10 +391,14 @@ func (s *session) purchases(where string, args ...any) (all []purchase.Purchase,
 	return all, nil
 }
 
-func (s *session) answer(id string) (*purchase.Answer, error) {
+func (s *session) answer(id string, body bool) (*purchase.Answer, error) {
 	var a purchase.Answer
 	var header []byte
-	found, err := s.one("SELECT status, header, body, whole FROM answer WHERE id = ?", []any{id}, &a.Status, &header, &a.Body, flag{&a.Whole})
+	column := "body"
+	if !body {
+		column = "NULL"
+	}
+	found, err := s.one("SELECT status, header, "+column+", whole FROM answer WHERE id = ?", []any{id}, &a.Status, &header, &a.Body, flag{&a.Whole})
 	if err == nil && found {
 		err = json.Unmarshal(header, &a.Header)
 	}

@@ -192,7 +192,10 @@ func heldBack(t *testing.T, b purchase.Book) {
 	}
 	if all, err := b.Unfinished(ctx); err != nil || len(all) != 1 || all[0].ID != p.ID {
 		t.Errorf("a job is not among the unfinished: %v, %v", all, err)
+	} else if a := all[0].Answer; a == nil || a.Status != 202 || !a.Whole || a.Body != nil {
+		t.Errorf("its answer in that list: %+v, want it without its body", a)
 	}
+	want(t, b, p) // the body is still there
 	kept := p.Answer
 	p = finished(p, purchase.Committed)
 	p.Answer, p.Due = nil, p.ReservedAt.Add(time.Hour)
