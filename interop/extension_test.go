@@ -77,7 +77,7 @@ func TestPublishedPackageReadsOurExtensions(t *testing.T) {
 				var terms any
 				check(t, json.Unmarshal(r.Terms, &terms))
 				cmd := exec.CommandContext(t.Context(), "node", "extensions.mjs", options{
-					"terms": terms, "receipt": r.ReceiptHeader, "payer": p.Address().String(), "facilitator": w.farthingFacilitator(t), "sellerKey": secret(seller),
+					"terms": terms, "receipt": r.ReceiptHeader, "payer": p.Address().String(), "facilitator": w.farthingFacilitator(t),
 				}.json())
 				var stderr strings.Builder
 				cmd.Stderr = &stderr

@@ -3,8 +3,6 @@
 //   terms         decoded content of PAYMENT-REQUIRED
 //   receipt       content of PAYMENT-RESPONSE as it was sent
 //   payer         who paid
-//   sellerKey     private key of the seller, whose public key checks what is signed as JWS: the package finds no key in
-//                 the address that our JWS name
 //   facilitator   whose list of resources to read; optional
 import { HTTPFacilitatorClient } from '@x402/core/server';
 import { validateDiscoveryExtension, validateDiscoveryExtensionSpec, withBazaar } from '@x402/extensions/bazaar';
@@ -12,13 +10,9 @@ import {
   decodeSignedOffers, extractOffersFromPaymentRequired, extractReceiptFromResponse, findAcceptsObjectFromSignedOffer, isEIP712SignedOffer,
   isJWSSignedReceipt, verifyOfferSignatureEIP712, verifyOfferSignatureJWS, verifyReceiptMatchesOffer, verifyReceiptSignatureEIP712, verifyReceiptSignatureJWS,
 } from '@x402/extensions/offer-receipt';
-import { privateKeyToAccount } from 'viem/accounts';
 import { options, say } from './common.mjs';
 
 const result = {};
-const { publicKey } = privateKeyToAccount(options.sellerKey); // 0x04 ‖ x ‖ y
-const part = (from, to) => Buffer.from(publicKey.slice(from, to), 'hex').toString('base64url');
-const jwk = { kty: 'EC', crv: 'secp256k1', x: part(4, 68), y: part(68, 132) };
 const { terms } = options;
 const signed = extractOffersFromPaymentRequired(terms);
 if (signed.length > 0) {
@@ -27,7 +21,7 @@ if (signed.length > 0) {
     const found = findAcceptsObjectFromSignedOffer(offer, terms.accepts);
     const one = { format: offer.format, index: terms.accepts.indexOf(found) };
     if (isEIP712SignedOffer(offer)) one.signer = (await verifyOfferSignatureEIP712(offer)).signer;
-    else one.payload = await verifyOfferSignatureJWS(offer, jwk);
+    else one.payload = await verifyOfferSignatureJWS(offer);
     result.offers.push(one);
   }
 }
@@ -35,7 +29,7 @@ if (options.receipt) {
   const receipt = extractReceiptFromResponse(new Response('', { headers: { 'PAYMENT-RESPONSE': options.receipt } }));
   if (receipt) {
     result.receipt = { format: receipt.format };
-    if (isJWSSignedReceipt(receipt)) result.receipt.payload = await verifyReceiptSignatureJWS(receipt, jwk);
+    if (isJWSSignedReceipt(receipt)) result.receipt.payload = await verifyReceiptSignatureJWS(receipt);
     else result.receipt.signer = (await verifyReceiptSignatureEIP712(receipt)).signer;
     const [offer] = decodeSignedOffers(signed);
     result.receipt.matches = verifyReceiptMatchesOffer(receipt, offer, [options.payer]);

@@ -43,7 +43,7 @@ func (v *visit) extensions(offers []offer, accepts []x402.Requirements) (map[str
 			var err error
 			offer := x402.MakeOffer(v.resource, r, uint64(offers[0].quote.Expires))
 			if v.pw.cfg.SignOffers == x402.FormatJWS {
-				signed[i], err = x402.SignOfferJWS(v.r.Context(), v.pw.cfg.Signer, v.pw.kid(), offer, i)
+				signed[i], err = x402.SignOfferJWS(v.r.Context(), v.pw.cfg.Signer, v.pw.kid(v.r.Context()), offer, i)
 			} else {
 				signed[i], err = x402.SignOffer(v.r.Context(), v.pw.cfg.Signer, offer, i)
 			}
@@ -72,8 +72,29 @@ func (v *visit) extensions(offers []offer, accepts []x402.Requirements) (map[str
 // signs reports whether offers and receipts are signed.
 func (pw *Paywall) signs() bool { return pw.cfg.SignOffers != "" && pw.cfg.Signer != nil }
 
-// kid names the payee's key in the form jws.
-func (pw *Paywall) kid() string { return x402.PKH(pw.chain.ID, pw.payee) }
+// kid names the payee's key in the form jws: as a did:key, which whoever reads it can check without asking anybody. What it
+// takes for that, the public key, is in a signature. While the key is away, the account is named.
+func (pw *Paywall) kid(ctx context.Context) string {
+	pw.mu.Lock()
+	known := pw.did
+	pw.mu.Unlock()
+	if known != "" {
+		return known
+	}
+	digest := evm.Keccak256([]byte("FARTHING_KEY_V1"))
+	signature, err := pw.cfg.Signer.Sign(ctx, digest)
+	if err != nil {
+		return x402.PKH(pw.chain.ID, pw.payee)
+	}
+	key, err := evm.RecoverKey(digest, signature)
+	if err != nil {
+		return x402.PKH(pw.chain.ID, pw.payee)
+	}
+	pw.mu.Lock()
+	defer pw.mu.Unlock()
+	pw.did = x402.KeyDID(key)
+	return pw.did
+}
 
 // advertised are the extensions that are the same in every 402 of a request, and that payments have to send back as they
 // were if they send them back.

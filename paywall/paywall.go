@@ -124,6 +124,7 @@ type Paywall struct {
 	flights  map[evm.Hash]chan struct{} // guarded by mu; payments being served here, closed when done
 	names    map[string]*route          // guarded by mu; who was last served under a pattern
 	faults   []error                    // guarded by mu; of routes
+	did      string                     // guarded by mu; of the payee's key, empty until it signed
 	verifier *verifier                  // guarded by mu; nil until the clearing house answered once
 }
 

@@ -361,7 +361,7 @@ func (v *visit) signReceipt(p purchase.Purchase, amount string) json.RawMessage 
 	var entry json.RawMessage
 	var err error
 	if v.pw.cfg.SignOffers == x402.FormatJWS {
-		entry, err = x402.SignReceiptJWS(ctx, v.pw.cfg.Signer, v.pw.kid(), r)
+		entry, err = x402.SignReceiptJWS(ctx, v.pw.cfg.Signer, v.pw.kid(ctx), r)
 	} else {
 		entry, err = x402.SignReceipt(ctx, v.pw.cfg.Signer, r)
 	}
