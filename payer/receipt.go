@@ -35,6 +35,8 @@ type Purchase struct {
 	// Proven says that what was signed and not charged cannot be charged any more: the payee signed so, or the payment
 	// never left.
 	Proven bool
+	// Assumed says that Charged is what was signed because the answer did not say what it cost: a job that goes on, perhaps.
+	Assumed bool
 	// Certificate is the clearing house's, nil if there is none or it does not certify what was signed. Its signature is
 	// not checked: that is the payee's concern.
 	Certificate *guarantee.Certificate
@@ -130,7 +132,7 @@ func (r row) receipt() Purchase {
 	out := Purchase{
 		ID: r.ID, State: r.State, At: r.At, Method: r.Method, URL: r.URL, Way: r.wayName(), Network: r.Network,
 		Asset: money.Asset{Symbol: r.Symbol, Decimals: r.Decimals, Dollar: true}, Address: r.Asset, Payee: r.Payee,
-		Signed: r.Amount, Charged: r.Charged, Digest: r.Digest, Code: r.Code, Proven: r.Proven, Transaction: r.Tx,
+		Signed: r.Amount, Charged: r.Charged, Digest: r.Digest, Code: r.Code, Proven: r.Proven, Transaction: r.Tx, Assumed: r.assumed(),
 	}
 	var w x402.SettleResponse
 	if len(r.Receipt) == 0 || json.Unmarshal(r.Receipt, &w) != nil || len(w.Certificate) == 0 {

@@ -373,7 +373,10 @@ func (c *getCmd) answer(r *run, p *payer.Payer, resp *http.Response) error {
 	}
 	receipt, paid := payer.Receipt(resp)
 	if paid && !r.cli.JSON {
-		line := receipt.String()
+		line, open := receipt.String(), receipt.Assumed && resp.StatusCode == http.StatusAccepted
+		if open {
+			line = fmt.Sprintf("reserved %s for %s by %s · purchase %s", money.Format(receipt.Signed, receipt.Asset.Decimals, "$"), receipt.Payee.Short(), receipt.Way, receipt.ID)
+		}
 		if left, err := p.Left(); err == nil && left.Today != nil {
 			line += fmt.Sprintf(" · budget left %s today", left.Today)
 		}
@@ -382,7 +385,7 @@ func (c *getCmd) answer(r *run, p *payer.Payer, resp *http.Response) error {
 			dev = "--dev "
 		}
 		r.say("%s · receipt: farthing get %s--receipt %s", line, dev, receipt.ID)
-		if resp.StatusCode == http.StatusAccepted {
+		if open {
 			r.say("the work goes on, and counts in full until it is known what it cost: farthing get %s--resume %s", dev, receipt.ID)
 		}
 	}
