@@ -91,3 +91,24 @@ func TestStagesThatArePaidLateAreNotGivenBack(t *testing.T) {
 	}
 	m.bank.expect(t, 10000, 1)
 }
+
+// Work that fails and would have been paid out of credit costs nothing, and its receipt says so.
+func TestAReceiptOfWorkThatFailedWithCredit(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t)
+	status := 200
+	m.handle("GET /x", "$0.0005", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+	first := receiptOf(t, m.do(m.buy(get("/x"), "exact"))).Purchase
+	if _, err := m.pw.Refund(t.Context(), first, paywall.Return{Credit: true}); err != nil {
+		t.Fatal(err)
+	}
+	status = 500
+	if r := receiptOf(t, m.do(m.buy(get("/x"), "exact"))); r.Success || r.Amount != "0" {
+		t.Errorf("%+v", r)
+	}
+	status = 200
+	if r := receiptOf(t, m.do(m.buy(get("/x"), "exact"))); !r.Success || r.Amount != "0" || r.Transaction != "" {
+		t.Errorf("the credit is gone: %+v", r)
+	}
+	m.bank.expect(t, 500, 1)
+}

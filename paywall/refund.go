@@ -258,6 +258,9 @@ func (pw *Paywall) reserve(ctx context.Context, p purchase.Purchase, part bool) 
 
 // beyond is the part of a charge that credit does not pay.
 func beyond(charge, credit money.Amount) money.Amount {
-	rest, _ := charge.Sub(credit) // nothing if there is more credit
+	rest, ok := charge.Sub(credit)
+	if !ok { // there is more credit
+		return money.Amount{}
+	}
 	return rest
 }

@@ -26,7 +26,10 @@ func due(p purchase.Purchase) money.Amount {
 	if p.DrawsOnly() {
 		return money.Amount{}
 	}
-	rest, _ := p.Charged.Sub(p.Credit)
+	rest, ok := p.Charged.Sub(p.Credit)
+	if !ok {
+		return money.Amount{}
+	}
 	return rest
 }
 
@@ -173,6 +176,7 @@ func (m *market) comeBack() error {
 		if !ok || p.State.Final() {
 			continue
 		}
+		o.path = strings.TrimPrefix(p.URL, shopURL) // whoever was first has said what a stock client's payment is for
 		said, err := m.show(o, m.shop())
 		m.log("come back: %s", said)
 		if err != nil {
@@ -328,7 +332,6 @@ func (m *market) reckonOrder(o *order, p purchase.Purchase, ok bool, s *state) e
 	case carried && p.Transaction != mv.tx && !m.deep():
 		return broken("purchase %s was paid in %s, its book says %s", p.ID, mv.tx.Short(), p.Transaction.Short())
 	}
-	// Whoever was first to show a stock client's payment has said what it is for.
 	v := m.ask(m.shop(), strings.TrimPrefix(p.URL, shopURL), o.name, o.value)
 	if m.broke != nil {
 		return m.broke

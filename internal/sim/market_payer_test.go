@@ -156,6 +156,12 @@ func (m *market) reckonHousehold() error {
 			return err
 		}
 	}
+	// Sellers' words may be wrong, or of another day: once a payment's time is over, the chain tells.
+	m.tick(1000)
+	m.chain.Mine(m.now, nil)
+	if _, err := m.household.payer.Recheck(context.Background()); err != nil {
+		return err
+	}
 	all, err := m.household.payer.Receipts()
 	if err != nil {
 		return err
@@ -163,6 +169,12 @@ func (m *market) reckonHousehold() error {
 	for _, r := range all {
 		m.trace("journal: %s %s %s code %q proven %v tx %s %s", r.ID, r.State, r.Charged, r.Code, r.Proven, r.Transaction, r.URL)
 		p, ok, err := m.book.FindID(context.Background(), r.ID)
+		if err == nil && r.State == payer.Charged && r.Charged != due(p) { // of what may cost less than was signed, only the seller tells
+			if _, err := m.household.ask(r.ID); err != nil {
+				return err
+			}
+			r, err = m.household.payer.ReceiptOf(r.ID)
+		}
 		switch {
 		case err != nil:
 			return err

@@ -387,6 +387,9 @@ func (s *shop) around2(what string, write bool, do func() error) error {
 		s.m.meddleNow()
 	}
 	err := s.around(what, write, do)
+	if write {
+		s.m.trace("  %s: %v", what, err)
+	}
 	if errors.Is(err, purchase.ErrBuying) {
 		// A real gate waits for twenty seconds of the wall's clock, and then says this.
 		return x402.Errorf("payment_in_progress", "another request is buying the bundle that this one draws from")
@@ -401,6 +404,7 @@ func (m *market) work(w http.ResponseWriter, r *http.Request) {
 	if m.runs[id]++; m.runs[id] > 1 {
 		m.fail(broken("purchase %s is served a second time", id))
 	}
+	m.trace("  work of %s", id)
 	m.meddleNow()
 	if strings.HasPrefix(r.URL.Path, "/stages") {
 		paywall.Stage(ctx, "outline")
@@ -484,7 +488,7 @@ func (f wiring) Settle(ctx context.Context, p x402.Payment, r x402.Requirements)
 			m.fail(err)
 		}
 	}
-	m.trace("  settle %s: %v %s %s (%v)", r.Amount, s.Success, s.ErrorReason, s.ErrorMessage, err)
+	m.trace("  settle %s to %s: %v %s %s (%v)", r.Amount, p.Resource.URL, s.Success, s.ErrorReason, s.ErrorMessage, err)
 	if m.mutant.settle != nil {
 		s, err = m.mutant.settle(s, err)
 	}
