@@ -112,6 +112,7 @@ func (g *group) lead() {
 		for _, t := range tasks[1:] {
 			t.wake <- false
 		}
+		clear(tasks) // the list goes on in the same array, which would hold on to all that was written
 	}()
 	g.run(tasks)
 }
