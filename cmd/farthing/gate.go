@@ -28,6 +28,17 @@ type gateCmd struct {
 	AllowLoss bool   `help:"Sell also where a way to pay costs more than it brings in."`
 }
 
+// Help is the long help.
+func (*gateCmd) Help() string {
+	return `A request without payment gets 402 and the price; a paid one goes to your server, and is charged when that answers 2xx.
+
+  farthing gate --dev --upstream http://localhost:3000 --price '$0.0005'
+  farthing gate --network base-sepolia --facilitator URL --upstream http://localhost:3000 --price '$0.01'
+  farthing gate --config gate.yaml    (farthing init writes one)
+
+Your server gets a purchase's id in the header Farthing-Purchase; farthing refund takes it. What was sold is on disk (--book); after a crash the next start finishes it. Where money is real it does not start while a way to pay loses.`
+}
+
 func (c *gateCmd) Run(r *run) error {
 	file, err := c.read(r)
 	if err != nil {

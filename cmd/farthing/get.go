@@ -45,6 +45,18 @@ type getCmd struct {
 // devCollateral is what a development buyer has in the vault before its first purchase.
 var devCollateral = money.Units(10_000_000)
 
+// Help is the long help.
+func (*getCmd) Help() string {
+	return `The answer is on standard output, what it cost on the error stream. Of the seller's ways to pay it takes the cheapest
+that --max, --per-day and your money allow; --dry-run shows the offers and signs nothing.
+
+  farthing get --dev --max '$0.01' http://localhost:4020/quote/ACME
+  farthing get --network base-sepolia --key buyer.json --rpc-url URL --max '$0.02' http://localhost:4020/quote/ACME
+
+With --rpc-url it sees what your account holds before it signs, and can allow in the payment what "upto" needs.
+Exit 3: your own limit; 4: the seller refused; 5: not known whether it counts, and --resume ID asks again without paying.`
+}
+
 func (c *getCmd) Run(r *run) error {
 	modes := 0
 	for _, given := range []string{c.URL, c.Resume, c.Receipt} {

@@ -12,7 +12,7 @@ import (
 
 type payCmd struct {
 	To     string `arg:"" optional:"" help:"Address to pay."`
-	Amount string `arg:"" optional:"" help:"How much, in units of the asset: 2.50."`
+	Amount string `arg:"" optional:"" help:"How much: 2.50 or '$2.50'."`
 
 	Asset       string   `default:"USDC" help:"Token, by symbol or address."`
 	Facilitator string   `help:"URL of who brings the transfer to the chain, and pays its gas." env:"FARTHING_FACILITATOR" placeholder:"URL"`
@@ -26,6 +26,17 @@ type payCmd struct {
 	Timeout     string   `default:"120s" help:"How long to wait in all."`
 	RPCURL      []string `name:"rpc-url" help:"JSON-RPC of the chain, to see what you hold and what became of payments." env:"FARTHING_RPC_URL" placeholder:"URL"`
 	Journal     string   `help:"File of payments; default payments.journal in farthing's folder." placeholder:"FILE"`
+}
+
+// Help is the long help.
+func (*payCmd) Help() string {
+	return `A facilitator brings the transfer to the chain and pays its gas; with --direct your own account does.
+
+  farthing pay 0x… 2.50 --network base --facilitator URL
+  farthing pay 0x… 2.50 --network base --direct --rpc-url URL
+
+With --id the same payment is made once, however often it is asked for.
+Exit 3: your own limit; 4: refused; 5: not known whether it counts, and --resume ID finishes it.`
 }
 
 func (c *payCmd) Run(r *run) error {
@@ -66,6 +77,7 @@ func (c *payCmd) Run(r *run) error {
 	if err := sameLetterCases(c.To, to); err != nil {
 		return err
 	}
+	c.Amount = strings.TrimPrefix(c.Amount, "$") // as deposit and --max are written; only dollars can be paid
 	var options []payer.PayOption
 	if c.ID != "" {
 		options = append(options, payer.As(c.ID))
