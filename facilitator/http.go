@@ -337,8 +337,13 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", "2")
 		h.f.Log.Debug("payment not looked at", "path", clip(r.URL.Path), "code", e.Code, "error", e)
 		said := *e
-		if e.Code == "chain_unreachable" { // the cause may name the node
+		switch e.Code { // the cause may name the node, or a file
+		case "chain_unreachable":
 			said.Message = "the chain does not answer"
+		case "book_unavailable":
+			said.Message = "the facilitator's book does not answer"
+		case "settlement_pending":
+			said.Message = "what became of it could not be looked up; ask again"
 		}
 		e = &said
 	case http.StatusUnauthorized:

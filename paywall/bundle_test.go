@@ -13,6 +13,7 @@ import (
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/exact"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/paywall"
 	"github.com/farthing402/farthing/purchase"
@@ -423,8 +424,11 @@ func TestEveryWayToPayHasItsRefund(t *testing.T) {
 	if r := refund(receiptOf(t, m.do(m.buy(get("/x"), "exact"))).Purchase, paywall.Return{Amount: money.Units(200), Credit: true}); r.Kind != purchase.ByCredit {
 		t.Errorf("credit: %+v", r)
 	}
+	lowered := make(chan struct{}, 9)
+	house.house.set(func() { house.house.note = func(guarantee.SignedNote) error { lowered <- struct{}{}; return nil } })
 	m.do(m.paid(get("/x")))
 	mixed := m.lastEvent().Purchase
+	<-lowered
 	owed = house.house.owed()
 	if r, err := m.pw.Refund(t.Context(), mixed, paywall.Return{}); err == nil {
 		t.Errorf("paid with 200 of credit, and refunded by a note: %+v", r)

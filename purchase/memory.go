@@ -326,7 +326,9 @@ func (m *Memory) Bought(ctx context.Context, payer, payee evm.Address, route str
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.purchases {
+		r, refunded := m.refunds[p.ID]
 		if p.Payer == payer && p.Payee == payee && p.Route == route && p.State == Committed && !p.DoneAt.Before(since) &&
+			!(refunded && r.All(*p)) &&
 			(!found || p.DoneAt.After(newest.DoneAt)) {
 			newest, found = p.clone(), true
 		}

@@ -137,7 +137,8 @@ type Book interface {
 	// Unfinished returns purchases that are Reserved, Running, Working or Pending, oldest first, without the bodies of their
 	// answers: a thousand may wait for a slow chain.
 	Unfinished(ctx context.Context) ([]Purchase, error)
-	// Bought returns the newest Committed purchase that a payer made of a payee's route, unless it ended before since.
+	// Bought returns the newest Committed purchase that a payer made of a payee's route and that was not given back whole,
+	// unless it ended before since.
 	Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (Purchase, bool, error)
 	// Undelivered returns finished purchases with a Proof that the clearing house does not have, oldest first.
 	Undelivered(ctx context.Context, limit int) ([]Purchase, error)

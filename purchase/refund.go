@@ -74,6 +74,11 @@ func (r Refund) Same(s Refund) bool {
 	return r.Purchase == s.Purchase && r.Kind == s.Kind && r.Amount == s.Amount && r.Calls == s.Calls
 }
 
+// All reports whether r gives back all that was charged or drawn for p, or is to.
+func (r Refund) All(p Purchase) bool {
+	return r.State != Failed && (r.Kind == ByCalls || r.Amount == p.Charged)
+}
+
 // Begun returns r as a book records it: queued, or done at once if the book itself gives it.
 func (r Refund) Begun() Refund {
 	r.State, r.DoneAt, r.Transaction = Queued, time.Time{}, evm.Hash{}

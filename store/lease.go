@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 )
 
@@ -56,6 +57,20 @@ func takeLease(ctx context.Context, path string) (_ *lease, err error) {
 		inUse.PID = 0
 	}
 	return nil, inUse
+}
+
+// Alone runs something while nobody else on the database runs something of the same name, in this process or another. It
+// reports false, and runs nothing, if somebody does. A name is part of a file's.
+func (s *Store) Alone(ctx context.Context, name string, run func() error) (ran bool, err error) {
+	l, err := takeLease(ctx, s.path+"-"+name)
+	if taken := (*InUseError)(nil); errors.As(err, &taken) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("be alone with %s: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, l.release()) }()
+	return true, run()
 }
 
 func (l *lease) release() error {

@@ -265,7 +265,9 @@ func (b purchases) Unfinished(ctx context.Context) ([]purchase.Purchase, error) 
 
 // Bought implements [purchase.Book].
 func (b purchases) Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (purchase.Purchase, bool, error) {
-	all, err := b.list(ctx, true, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ? ORDER BY done_at DESC LIMIT 1`,
+	all, err := b.list(ctx, true, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ?
+		AND NOT EXISTS (SELECT 1 FROM refund WHERE refund.purchase = purchase.id AND refund.state <> 'failed' AND (refund.kind = 'calls' OR refund.amount = purchase.charged))
+		ORDER BY done_at DESC LIMIT 1`,
 		payer[:], payee[:], route, instant{&since})
 	if err != nil || len(all) == 0 {
 		return purchase.Purchase{}, false, err

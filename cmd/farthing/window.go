@@ -23,6 +23,7 @@ import (
 type window struct {
 	on     network.Chain
 	client *chain.Client
+	book   *store.Store
 	outbox *store.Outbox
 	sender *chain.Sender // nil without the payee's key
 	now    func() time.Time
@@ -42,7 +43,7 @@ func (r *run) openWindow(rpc string, all *network.Registry, name string, db *sto
 		client.Close()
 		return nil, fail("chain_mismatch", "the node serves chain %d, and this sells on %s", client.ChainID(), on).hint("check --rpc-url and --network")
 	}
-	w := &window{on: on, client: client, outbox: db.Outbox(), now: r.Now}
+	w := &window{on: on, client: client, book: db, outbox: db.Outbox(), now: r.Now}
 	if key != nil {
 		w.sender = chain.NewSender(client, w.outbox, key, chain.Policy{Depth: on.Depth})
 	}
@@ -145,7 +146,8 @@ func (w *window) shows(ctx context.Context, tx evm.Hash, move exact.Move, named 
 	return receipt.To == move.To && bytes.Equal(input, move.Data), err
 }
 
-// Pay implements [paywall.Cashier]. Each call makes one pass over what is to be sent.
+// Pay implements [paywall.Cashier]. Each call makes one pass over what is to be sent, unless another process does: a gate and
+// a command beside it that both saw a refund unsent would send it under a nonce each.
 func (w *window) Pay(ctx context.Context, id, on string, token, to evm.Address, amount money.Amount) (evm.Hash, bool, error) {
 	if w.sender == nil || on != w.on.CAIP2() {
 		return evm.Hash{}, false, errors.New("refunds on " + on + " take the payee's key and a node of that network")
@@ -155,7 +157,7 @@ func (w *window) Pay(ctx context.Context, id, on string, token, to evm.Address, 
 	if err := w.outbox.Enqueue(ctx, call); err != nil {
 		return evm.Hash{}, false, err
 	}
-	if err := w.sender.Step(ctx, w.now()); err != nil {
+	if _, err := w.book.Alone(ctx, "sender-"+w.sender.Address().Lower(), func() error { return w.sender.Step(ctx, w.now()) }); err != nil {
 		if gas, asked := w.client.Balance(ctx, w.sender.Address()); asked == nil && gas.IsZero() {
 			return evm.Hash{}, false, fmt.Errorf("%s pays the gas of this refund, and holds no %s", w.sender.Address(), w.on.Native)
 		}

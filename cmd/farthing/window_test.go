@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/farthing402/farthing/evm"
@@ -11,6 +13,7 @@ import (
 	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/paywall"
+	"github.com/farthing402/farthing/store"
 	"github.com/farthing402/farthing/x402"
 )
 
@@ -78,4 +81,61 @@ func TestAnEarlierPaymentIsNotTakenForTheNext(t *testing.T) {
 	expect("the next, burnt", next, evm.Hash{}, paywall.Spent)
 	expect("the next, burnt, with the first's transaction", next, tx, paywall.Spent)
 	expect("the first, still", first, evm.Hash{}, paywall.Moved)
+}
+
+// A gate and a command beside it work on one book. While one of them sends, the other must not: it may have seen the refund
+// unsent, and would send it again under the next nonce.
+func TestARefundIsSentByOneProcess(t *testing.T) {
+	t.Parallel()
+	node := must(devchain.Start(t.Context(), devchain.Config{Manual: true}))(t)
+	t.Cleanup(func() { _ = node.Close() })
+	client := must(chain.Dial(t.Context(), node.URL()))(t)
+	t.Cleanup(client.Close)
+	path := filepath.Join(t.TempDir(), "gate.db")
+	seller, buyer := devchain.Accounts()[5], evm.Address{0xbb}
+	process := func() *window {
+		db := must(store.Open(t.Context(), path))(t)
+		t.Cleanup(func() { db.Close() })
+		return &window{
+			on: mustChain("dev"), client: client, book: db, outbox: db.Outbox(), now: node.Time,
+			sender: chain.NewSender(client, db.Outbox(), seller, chain.Policy{}),
+		}
+	}
+	gate, command := process(), process()
+	pay := func(w *window) bool {
+		t.Helper()
+		_, done, err := w.Pay(t.Context(), "refund:p_1", "eip155:31337", devchain.TestDollar, buyer, money.Units(500))
+		if err != nil {
+			t.Error(err)
+		}
+		return done
+	}
+	ran, err := gate.book.Alone(t.Context(), "sender-"+seller.Address().Lower(), func() error {
+		pay(command)
+		if sent := must(command.outbox.Find(t.Context(), "refund:p_1"))(t); len(sent.Attempts) != 0 {
+			t.Errorf("sent beside the gate: %d attempts", len(sent.Attempts))
+		}
+		return nil
+	})
+	if !ran || err != nil {
+		t.Fatal(ran, err)
+	}
+	var both sync.WaitGroup
+	for range 4 {
+		both.Go(func() { pay(gate) })
+		both.Go(func() { pay(command) })
+	}
+	both.Wait()
+	for range 3 {
+		if err := node.Mine(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		pay(gate)
+	}
+	if !pay(command) {
+		t.Error("it is not through")
+	}
+	if got := must(client.TokenBalance(t.Context(), devchain.TestDollar, buyer))(t); got != money.Units(500) {
+		t.Errorf("%s came back, not 500", got)
+	}
 }

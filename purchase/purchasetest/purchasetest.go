@@ -452,6 +452,34 @@ func bought(t *testing.T, b purchase.Book) {
 			t.Errorf("%s: %q %v %v, want %q", c.name, p.ID, found, err, c.want)
 		}
 	}
+	for _, c := range []struct {
+		name   string
+		refund purchase.Refund
+		want   string
+	}{
+		{"a part of the newest was given back", purchase.Refund{Purchase: two.ID, Kind: purchase.ByTransfer, Amount: money.Units(1), At: noon}, two.ID},
+		{"the other was given back", purchase.Refund{Purchase: one.ID, Kind: purchase.ByCredit, Amount: one.Charged, At: noon}, two.ID},
+	} {
+		if _, err := b.Refund(ctx, c.refund); err != nil {
+			t.Fatal(err)
+		}
+		if p, found, err := b.Bought(ctx, one.Payer, one.Payee, one.Route, noon); !found || err != nil || p.ID != c.want {
+			t.Errorf("%s: %q %v %v, want %q", c.name, p.ID, found, err, c.want)
+		}
+	}
+	three := sample(5)
+	three.Payer, three.Payee, three.Route = one.Payer, one.Payee, one.Route+"/back"
+	reserve(t, b, three)
+	must(t, b.Run(ctx, three.ID, nil, noon))
+	three = finished(three, purchase.Committed)
+	three.DoneAt = noon
+	must(t, b.Finish(ctx, three))
+	if _, err := b.Refund(ctx, purchase.Refund{Purchase: three.ID, Kind: purchase.ByTransfer, Amount: three.Charged, At: noon}); err != nil {
+		t.Fatal(err)
+	}
+	if p, found, err := b.Bought(ctx, three.Payer, three.Payee, three.Route, noon); found || err != nil {
+		t.Errorf("given back whole: %q %v %v", p.ID, found, err)
+	}
 }
 
 func undelivered(t *testing.T, b purchase.Book) {
