@@ -761,7 +761,7 @@ func (w *transfer) resolve(ctx context.Context, p purchase.Purchase, again bool)
 	if refused != nil {
 		p.State, p.Charged, p.Outcome, answer = purchase.Void, money.Amount{}, refused.Code, nil
 	}
-	if err := book.Finish(ctx, p); errors.Is(err, purchase.ErrState) { // another gate was faster
+	if err := book.Finish(ctx, p); errors.Is(err, purchase.ErrState) && !again { // another gate was faster
 		if now, ok, e := book.FindID(ctx, p.ID); e == nil && ok && now.State == p.State {
 			return now, refused
 		}
