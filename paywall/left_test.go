@@ -112,3 +112,30 @@ func TestAReceiptOfWorkThatFailedWithCredit(t *testing.T) {
 	}
 	m.bank.expect(t, 500, 1)
 }
+
+// Work that a crash has left, and whose stages are paid out of credit: nothing is to be settled, and nobody is asked to.
+func TestStagesThatCreditPays(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t, func(c *paywall.Config) { c.Accept = []string{"upto"} })
+	m.handle("GET /x", "$0.05", func(w http.ResponseWriter, r *http.Request) {
+		paywall.Stage(r.Context(), "outline")
+	}, paywall.Stages("outline 20%", "final 80%"))
+	m.handle("GET /all", "$0.05", hello, paywall.ChargeRule("after success"))
+	first := receiptOf(t, m.do(m.buy(get("/all"), "upto"))).Purchase
+	if _, err := m.pw.Refund(t.Context(), first, paywall.Return{Credit: true}); err != nil {
+		t.Fatal(err)
+	}
+	m.leave(m.buy(get("/x"), "upto"))
+	if err := m.pw.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p, _, err := m.book.FindID(t.Context(), m.lastEvent().Purchase)
+	if err != nil || p.State != purchase.Committed || p.Charged != money.Units(10000) || p.Credit != money.Units(10000) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	left, err := m.book.Credit(t.Context(), p.Payer, p.Payee, p.Network, p.Asset)
+	if err != nil || left != money.Units(40000) {
+		t.Errorf("%s of the credit is left, %v", left, err)
+	}
+	m.bank.expect(t, 50000, 1)
+}

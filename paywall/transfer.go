@@ -809,8 +809,8 @@ func (w *transfer) recover(ctx context.Context, p purchase.Purchase) (purchase.P
 	}
 	if p.State == purchase.Void && !p.Owed.IsZero() {
 		// Stages were reached, and what they earn is owed.
-		p.State, p.Charged = purchase.Committed, p.Owed
-		p, refused := w.settleAfter(ctx, p)
+		p.State, p.Charged, p.Owed = purchase.Committed, p.Owed, money.Amount{}
+		p, refused := w.end(ctx, p)
 		if refused != nil && refused.Code == "settlement_pending" {
 			return p, refused
 		}
