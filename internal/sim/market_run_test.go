@@ -16,7 +16,7 @@ func replayMarket(seed uint64, steps int, t temper, err error) string {
 
 // Markets run from seeds: those given by -sim.seed, or as many as FARTHING_SIM_SEEDS says.
 func TestMarket(t *testing.T) {
-	seeds := uint64(18)
+	seeds := uint64(12)
 	if s := os.Getenv("FARTHING_SIM_SEEDS"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 32)
 		if err != nil {
@@ -71,19 +71,22 @@ func TestMarketRepeatsItself(t *testing.T) {
 // use dies with it, and goes on from there.
 func TestKilledAtEveryUseOfAMarketsBooks(t *testing.T) {
 	t.Parallel()
-	for name, f := range map[string]fault{"before": failBefore, "after": failAfter} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for use := 1; use <= 150; use++ {
-				m, err := newMarket(uint64(use), tempers[0], nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				m.killAt, m.killBy = m.uses+use, f
-				if err := m.run(10); err != nil {
-					t.Errorf("killed at use %d: %v", use, err)
-				}
-			}
-		})
+	const each = 100
+	killed := 0
+	for use := 1; use <= each; use++ {
+		m, err := newMarket(uint64(use), tempers[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.killAt, m.killBy = m.uses+use, []fault{failBefore, failAfter}[use%2]
+		if err := m.run(12); err != nil {
+			t.Errorf("killed at use %d: %v", use, err)
+		}
+		if m.uses >= m.killAt {
+			killed++
+		}
+	}
+	if killed < each*9/10 {
+		t.Errorf("somebody was killed in %d markets of %d", killed, each)
 	}
 }

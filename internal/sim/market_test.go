@@ -877,7 +877,8 @@ func (m *market) kill() (string, error) {
 
 // reorganise replaces the newest blocks. Lanes send again what is gone; who ran ahead does not.
 func (m *market) reorganise() (string, error) {
-	n := min(1+m.rng.IntN(m.deepest), int(m.chain.Head().Number-m.floor))
+	head := m.chain.Head().Number
+	n := min(1+m.rng.IntN(m.deepest), int(head-m.floor), m.deepest-int(m.chain.tallest()-head)) // one after another go no deeper
 	if n <= 0 {
 		return "none", nil
 	}

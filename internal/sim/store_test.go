@@ -109,7 +109,7 @@ func TestMarketOverSQLite(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const steps = 100
+			const steps = 50
 			if err := m.run(steps); err != nil {
 				t.Fatalf("over SQLite, %s", replayMarket(seed, steps, temper, err))
 			}
