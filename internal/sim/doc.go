@@ -9,10 +9,17 @@
 // has both together, for tests of sellers.
 //
 // The model keeps to the contracts' time windows, refusals, sums and events; it knows no gas, no disputes (a caller may
-// [Chain.Void] a cycle) and no redemption. The package's tests are the seeded world itself: payers, payees, several
-// clearing houses over one book, crashes, and checkers after every step. Run one again, or longer, by
+// [Chain.Void] a cycle) and no redemption; it takes no permits (EIP-2612), and no account but the tokens' and x402's is a
+// contract.
 //
-//	go test ./internal/sim -run TestWorld -sim.seed=7 -sim.steps=2000
+// The package's tests are the seeded worlds themselves. In a world, payers and payees deal with several clearing houses over
+// one book. In a market, stock clients, our own payer and thieves buy by transfers and bundles from two gates over one book,
+// which settle through a facilitator. Both have crashes, lost messages, reorganisations, and checkers that compare what
+// everybody has. Run one again, or longer, by
+//
+//	go test ./internal/sim -run 'TestWorld$' -sim.seed=7 -sim.steps=2000
+//	go test ./internal/sim -run 'TestMarket$' -sim.seed=7 -sim.steps=2000 -sim.trace
+//	FARTHING_SIM_SEEDS=1000 go test ./internal/sim -run 'TestWorld$|TestMarket$'
 //
 // # Invariants
 //
@@ -21,5 +28,5 @@
 //
 // # Concurrency
 //
-// A [Chain] is safe for concurrent use. A [Sender] belongs to one goroutine.
+// A [Chain], a [Lane], [Settlements] and a [Facilitator] are safe for concurrent use. A [Sender] belongs to one goroutine.
 package sim
