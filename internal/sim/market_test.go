@@ -38,6 +38,7 @@ type temper struct {
 	deepest  int  // blocks that one drops; more than depth breaks what was settled
 	thieves  int  // weight of those who empty wallets, replay payments and run ahead of settlements
 	eyes     bool // the seller looks at the chain itself
+	hasty    bool // a transfer counts in the newest block, as facilitators have it unless told
 	liar     int  // the facilitator says what is not so; only eyes see through it
 }
 
@@ -47,11 +48,12 @@ var tempers = []temper{
 	{name: "crowded", lost: 3, late: 30, meddle: 12, crash: 1, reorg: 1, deepest: depth, thieves: 8},
 	{name: "stormy", bookFail: 2, lost: 10, node: 5, sending: 20, late: 20, meddle: 6, crash: 5, reorg: 4, deepest: depth, thieves: 6, eyes: true},
 	{name: "forked", bookFail: 1, lost: 5, sending: 10, late: 20, meddle: 4, crash: 2, reorg: 6, deepest: 3 * depth, thieves: 3, eyes: true},
+	{name: "hasty", bookFail: 1, lost: 5, node: 2, sending: 10, late: 20, meddle: 6, crash: 3, reorg: 5, deepest: depth, thieves: 4, eyes: true, hasty: true},
 	{name: "lied to", lost: 4, late: 10, meddle: 4, crash: 2, reorg: 2, deepest: depth, thieves: 3, eyes: true, liar: 12},
 }
 
 // deep reports whether reorganisations break what was settled.
-func (t temper) deep() bool { return t.deepest > depth }
+func (t temper) deep() bool { return t.deepest > depth || t.hasty && t.deepest > 0 }
 
 const (
 	buyersMax = 4
@@ -261,6 +263,9 @@ func newMarket(seed uint64, t temper, open func(*market) error) (*market, error)
 	m.floor = m.chain.Head().Number
 	sent := NewSettlements().Calls()
 	m.window = &Window{Chain: m.chain, Calls: sent, Depth: depth, Lane: &Lane{Chain: m.chain, Account: m.seller.Address(), Calls: sent, Depth: depth, Fate: m.fate}}
+	if m.hasty {
+		m.window.Depth, m.window.Lane.Depth = 0, 0
+	}
 	m.settler = &settler{process: process{m: m}}
 	for i := range m.shops {
 		m.shops[i] = &shop{process: process{m: m}}
@@ -311,7 +316,7 @@ func (m *market) openSettler() error {
 	s.dead, s.armed, s.sure = false, 0, true
 	defer func() { s.sure = false }()
 	deep := uint64(depth)
-	if m.mutant.shallow {
+	if m.mutant.shallow || m.hasty {
 		deep = 0
 	}
 	book := m.desks
