@@ -184,7 +184,7 @@ func freshNonce() (nonce evm.Hash) {
 	return evm.Keccak256(address[:])
 }
 
-// must signs a payment, or ends the test.
+// mustSign is sign for payments that have to be signed.
 func (m *market) mustSign(key *evm.PrivateKey, path string, alter ...func(*x402.Requirements)) *slip {
 	m.t.Helper()
 	return must(m.sign(m.run.ctx, key, path, alter...))(m.t)
