@@ -100,6 +100,25 @@ func TestRowComparesCostsWithAllCores(t *testing.T) {
 	}
 }
 
+func TestRowComparesWhatIsAddedAndWhatIsCounted(t *testing.T) {
+	t.Parallel()
+	took := map[string]time.Duration{"with": 300 * time.Microsecond, "without": 100 * time.Microsecond, "one": 60 * time.Microsecond, "two": 2 * once, "three": 3 * once}
+	added := comparison{value: "with", less: "without", baseline: "one", plus: 40 * time.Microsecond, goal: 1.5, most: true}
+	if row := added.row(took); row.Value != 200 || *row.Baseline != 100 || *row.Ratio != 2 || !row.Most || *row.Met {
+		t.Errorf("added: %+v", row)
+	}
+	if added.goal = 2; !*added.row(took).Met {
+		t.Error("the greatest ratio that is wanted is not met by itself")
+	}
+	took["with"] = 50 * time.Microsecond // faster than without, as noise has it
+	if row := added.row(took); row.Value <= 0 || !*row.Met {
+		t.Errorf("less than nothing added: %+v", row)
+	}
+	if row := (comparison{value: "two", baseline: "three", counted: true}).row(took); row.Value != 2 || *row.Baseline != 3 || row.Met != nil {
+		t.Errorf("counted: %+v", row)
+	}
+}
+
 // A measurement of refusals would look fast.
 func TestBenchFailsWhenTheHouseRefuses(t *testing.T) {
 	t.Parallel()
