@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/x402"
 )
 
@@ -297,6 +299,16 @@ func (v *Verifier) each(ctx context.Context, several bool, calls []call) ([]answ
 	return answers, nil
 }
 
+// show writes an amount of the authorization's token for people, in smallest units if the token is not known.
+func (a Authorization) show(amount money.Amount) string {
+	if on, known := network.ByID(a.ChainID); known {
+		if t, err := on.Token(a.Asset.String()); err == nil {
+			return t.Asset().Format(amount)
+		}
+	}
+	return amount.String() + " units"
+}
+
 // diagnoseTransfer says why a transfer by EIP-3009 was refused.
 func (v *Verifier) diagnoseTransfer(ctx context.Context, a Authorization, several bool, reason string) error {
 	answers, err := v.each(ctx, several, []call{
@@ -322,7 +334,7 @@ func (v *Verifier) diagnoseTransfer(ctx context.Context, a Authorization, severa
 		return x402.Errorf("invalid_exact_evm_token_version_mismatch", "token %s has version %q, terms say %q", a.Asset, clip(version), clip(a.Version))
 	}
 	if balance, ok := answers[0].amount(); ok && balance.Less(a.Amount) {
-		return x402.Errorf("invalid_exact_evm_insufficient_balance", "%s has %s, the payment is of %s", a.From, balance, a.Amount)
+		return x402.Errorf("invalid_exact_evm_insufficient_balance", "%s has %s, the payment is of %s", a.From, a.show(balance), a.show(a.Amount))
 	}
 	return x402.Errorf("invalid_exact_evm_transaction_simulation_failed", "transfer of %s: %s", a.From, reason)
 }
@@ -342,13 +354,13 @@ func (v *Verifier) diagnosePermit2(ctx context.Context, a Authorization, several
 		return x402.Errorf("permit2_proxy_not_deployed", "proxy %s is not on chain %d", a.Spender, a.ChainID)
 	}
 	if balance, ok := answers[1].amount(); ok && balance.Less(a.Amount) {
-		return x402.Errorf("permit2_insufficient_balance", "%s has %s, the payment is of %s", a.From, balance, a.Amount)
+		return x402.Errorf("permit2_insufficient_balance", "%s has %s, the payment is of %s", a.From, a.show(balance), a.show(a.Amount))
 	}
 	if ahead {
 		return nil
 	}
 	if allowed, ok := answers[2].amount(); ok && allowed.Less(a.Amount) {
-		return x402.Errorf("permit2_allowance_required", "%s allows Permit2 %s, the payment is of %s", a.From, allowed, a.Amount)
+		return x402.Errorf("permit2_allowance_required", "%s allows Permit2 %s, the payment is of %s", a.From, a.show(allowed), a.show(a.Amount))
 	}
 	return x402.Errorf("permit2_simulation_failed", "permit of %s: %s", a.From, reason)
 }
@@ -360,7 +372,7 @@ func (v *Verifier) allowed(ctx context.Context, a Authorization, simulate bool) 
 		return err
 	}
 	if has, ok := balance.amount(); ok && has.Less(a.Amount) {
-		return x402.Errorf("insufficient_funds", "%s has %s, the payment is of %s", a.From, has, a.Amount)
+		return x402.Errorf("insufficient_funds", "%s has %s, the payment is of %s", a.From, a.show(has), a.show(a.Amount))
 	}
 	allowance, err := ask(ctx, v.Chain, evm.Address{}, callOf(a.Asset, selAllowance, addressArg(a.From), addressArg(a.Spender)))
 	if err != nil {

@@ -148,7 +148,7 @@ func ways(n Need, t terms, tried []option, last Way) []Way {
 		if isTried(r, tried) {
 			continue
 		}
-		called := clip(r.Scheme)
+		called, price := clip(r.Scheme), money.Amount{}
 		if known, ok := wayOf(r.Scheme); ok {
 			called = known.name()
 		}
@@ -157,11 +157,14 @@ func ways(n Need, t terms, tried []option, last Way) []Way {
 			if token, err := chain.Token(r.Asset); err == nil && token.Dollar {
 				if a, err := money.ParseAmount(r.Amount); err == nil {
 					if scaled, fits := inDollars(a, token.Decimals); fits {
-						w.Amount = dollars(scaled)
+						price, w.Amount = scaled, dollars(scaled)
 						w.Text += ", " + w.Amount.String()
 					}
 				}
 			}
+		}
+		if left, err := n.Available.Atomic(fine); n.Code == "budget_exceeded" && err == nil && left.Less(price) {
+			continue // it is over the budget too
 		}
 		list = append(list, w)
 	}

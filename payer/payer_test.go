@@ -613,17 +613,19 @@ func TestAnExpiredQuoteIsBoughtAnewOnce(t *testing.T) {
 
 func TestWaysOnAreListedInOrder(t *testing.T) {
 	t.Parallel()
+	price := "50"
 	s := (&seller{
 		offers: func(o x402.Requirements) []x402.Requirements {
 			exact := o
-			exact.Scheme = "exact"
+			exact.Scheme, exact.Amount = "exact", price
 			return []x402.Requirements{o, exact}
 		},
 		terms: func(t *x402.Terms) { t.Alternative = "/quote-small" },
 	}).start(t)
-	_, _, err := get(newPayer(t, func(c *Config) { c.Budget.PerCall = "$0.0001" }), s.url+"/quote")
+	poor := func(c *Config) { c.Budget.PerCall, c.PayBy = "$0.0001", []string{"guarantee"} }
+	_, _, err := get(newPayer(t, poor), s.url+"/quote")
 	n := need(err)
-	if n == nil || len(n.Ways) != 3 || n.Ways[0].Kind != OtherWay || n.Ways[0].Scheme != "exact" || n.Ways[0].Amount.String() != "$0.0005" ||
+	if n == nil || len(n.Ways) != 3 || n.Ways[0].Kind != OtherWay || n.Ways[0].Scheme != "exact" || n.Ways[0].Amount.String() != "$0.00005" ||
 		n.Ways[1].Kind != Alternative || n.Ways[1].URL != s.url+"/quote-small" || n.Ways[2].Kind != Budgeting || n.Ways[2].Text != "--max '$0.0005'" {
 		t.Fatalf("%+v", n)
 	}
@@ -632,8 +634,12 @@ func TestWaysOnAreListedInOrder(t *testing.T) {
 		t.Errorf("as the table knows it: %+v", coded)
 	}
 	s.terms = func(t *x402.Terms) { t.Alternative = "https://elsewhere.example/" }
-	if _, _, err := get(newPayer(t, func(c *Config) { c.Budget.PerCall = "$0.0001" }), s.url+"/quote"); len(need(err).Ways) != 2 {
+	if _, _, err := get(newPayer(t, poor), s.url+"/quote"); len(need(err).Ways) != 2 {
 		t.Errorf("another host's alternative is listed: %+v", need(err).Ways)
+	}
+	price = "500"
+	if _, _, err := get(newPayer(t, poor), s.url+"/quote"); len(need(err).Ways) != 1 {
+		t.Errorf("a way that is over the budget too is listed: %+v", need(err).Ways)
 	}
 }
 

@@ -44,7 +44,7 @@ func (v *visit) refuse(e *x402.Error) {
 	if status >= http.StatusInternalServerError {
 		v.pw.log.Warn("request not served", "route", v.name(), "code", e.Code, "error", e, "cause", e.Err)
 	}
-	if status == http.StatusPaymentRequired {
+	if status == http.StatusPaymentRequired || status == http.StatusPreconditionFailed {
 		other := v.demand(e)
 		if other == nil {
 			return

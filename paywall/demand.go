@@ -49,6 +49,8 @@ func (v *visit) demand(reason *x402.Error) *x402.Error {
 	v.event.Kind, v.event.Status = Refused, http.StatusPaymentRequired
 	if reason == nil {
 		v.event.Code = "payment_required"
+	} else {
+		v.event.Status = status(reason)
 	}
 	if err := x402.WritePaymentRequired(v.w, terms, contentType, body); err != nil {
 		v.pw.log.Debug("buyer did not take the 402", "error", err)

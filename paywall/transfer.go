@@ -201,7 +201,15 @@ func (w *transfer) facilitator(ctx context.Context, caip2 string) (x402.Facilita
 	if len(errs) > 0 {
 		return nil, x402.Kind{}, asError(errs[0], "facilitator_unreachable")
 	}
-	return nil, x402.Kind{}, x402.Errorf("facilitator_fault", "no facilitator settles %s on %s", w.called, caip2)
+	return nil, x402.Kind{}, x402.Errorf("facilitator_fault", "no facilitator settles %s on %s", w.called, w.pw.called(caip2))
+}
+
+// called is a network by both of its names.
+func (pw *Paywall) called(caip2 string) string {
+	if on, err := pw.registry.Lookup(caip2); err == nil {
+		return on.String()
+	}
+	return clip(caip2)
 }
 
 // describe says how the token moves. What only a facilitator can say is asked for, and without it there is no offer.

@@ -279,6 +279,10 @@ func (c *Client) call(ctx context.Context, verb string, body *FacilitatorRequest
 		if at := (*url.Error)(nil); errors.As(err, &at) {
 			err = at.Err // without the address, in which a key may stand: buyers are told too
 		}
+		var about *url.Error
+		if errors.As(err, &about) {
+			err = about.Err // the address is said already
+		}
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" || verb != "settle" {
 			return nil, fault("facilitator_unreachable", "%w", err)

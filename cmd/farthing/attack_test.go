@@ -276,7 +276,7 @@ func TestClearingHouseAway(t *testing.T) {
 		check(t, w.gate.interrupt())
 		w.house.kill()
 		w.startGate()
-		w.expect(w.gate, `^warning  .*requests are refused until it answers$`)
+		w.expect(w.gate, `^warning  .*what cannot be taken is not offered, or refused, until that is mended$`)
 		refuse(t, payment, "/quote/LATE")
 		w.startHouse()
 		serve(t, payment, "/quote/LATE")

@@ -133,6 +133,9 @@ func (l loss) remedy() string {
 	return "bundle: " + l.Bundle
 }
 
+// What gas would cost on a network such as base: the development chain's own costs nothing, and would teach nothing.
+const devGas, devCoin = "0.005", "$3000"
+
 // guardCycle is the traffic that a guarantee's share in a cycle is reckoned with, where nobody sells anything yet.
 var guardCycle = signals.Cycle{Calls: 1000, Buyers: 10}
 
@@ -242,6 +245,9 @@ func (c *gateCmd) guard(r *run, file gateFile) error {
 // tariffOf is what a network charges as far as a gate's file tells. A node that does not answer is no reason not to start.
 func (r *run) tariffOf(all network.Registry, on network.Chain, file gateFile) (tariff, error) {
 	gas, coin := file.gasOn(all, on)
+	if on.ID == mustChain("dev").ID {
+		gas, coin = cmp.Or(gas, devGas), cmp.Or(coin, devCoin)
+	}
 	if file.RPCURL != "" && gas == "" {
 		if node, err := chain.Dial(r.ctx, file.RPCURL); err == nil {
 			defer node.Close()

@@ -64,7 +64,7 @@ func (c *gateCmd) Run(r *run) error {
 		r.say("warning  %v; what is open is looked at again every few seconds", err)
 	}
 	if err := s.Paywall.Ready(r.ctx); err != nil {
-		r.say("warning  %v; requests are refused until it answers", err)
+		r.say("warning  %v; what cannot be taken is not offered, or refused, until that is mended", err)
 	}
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -120,7 +121,14 @@ func (c *sellerFlags) open(r *run, file gateFile) (_ *counter, err error) {
 			return nil, err
 		}
 	}
-	db, err := store.Open(r.ctx, book)
+	var alone []store.Option
+	if !c.Shared { // two services on one book would take each other's prices, and each other's purchases for lost
+		alone = append(alone, store.Exclusive())
+	}
+	db, err := store.Open(r.ctx, book, alone...)
+	if used := (*store.InUseError)(nil); errors.As(err, &used) {
+		return nil, fail("config_invalid", "%v", err).hint("--book FILE for another service, or --shared on every gate of the same one")
+	}
 	if err != nil {
 		return nil, err
 	}
