@@ -82,11 +82,14 @@ func (a Amount) Add(b Amount) (Amount, bool) {
 	return r, !over
 }
 
-// Sub returns a − b, and false if b is larger.
+// Sub returns a − b, or 0 and false if b is larger.
 func (a Amount) Sub(b Amount) (Amount, bool) {
+	if a.Less(b) {
+		return Amount{}, false
+	}
 	var r Amount
-	_, under := r.v.SubOverflow(&a.v, &b.v)
-	return r, !under
+	r.v.Sub(&a.v, &b.v)
+	return r, true
 }
 
 // Mul returns a × b, and false if that passes 256 bits.

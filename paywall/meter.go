@@ -178,9 +178,11 @@ func ParseMeter(text string) (Meter, error) {
 	return nil, fmt.Errorf("count %q: not calls, bytes in, bytes out, seconds, header NAME or json PATH", clip(text))
 }
 
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
+func clip(s string) string { return clipTo(s, 80) }
+
+func clipTo(s string, most int) string {
+	if len(s) > most {
+		return s[:most] + "…"
 	}
 	return s
 }

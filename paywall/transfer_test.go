@@ -744,3 +744,41 @@ func TestNoRefundIsAnnouncedThatCannotBeKept(t *testing.T) {
 		t.Errorf("%q, want %q", p, want)
 	}
 }
+
+// Whoever holds an authorization can bring it to the chain before its payment is shown. The seller has its money then, and
+// the payer that signed for this request is served; a stock client's could have been spent elsewhere, and is refused.
+func TestATransferThatSomebodyElseSentFirst(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t)
+	var ran atomic.Int32
+	m.handle("GET /x", "$0.0005", counting(&ran))
+	m.bank.set(func() {
+		m.bank.verify = func(a exact.Authorization) (x402.VerifyResponse, error) {
+			m.bank.move(a, a.Amount)
+			return x402.VerifyResponse{InvalidReason: "invalid_exact_evm_nonce_already_used"}, nil
+		}
+	})
+	paid := m.buy(get("/x"), "exact", m.named(get("/x")))
+	for range 2 {
+		if a := m.do(paid); a.StatusCode != 200 || receiptOf(t, a).Amount != "500" {
+			t.Errorf("one signed for this request: %d %s", a.StatusCode, a.body)
+		}
+	}
+	if a := m.do(m.buy(get("/x"), "exact")); a.StatusCode != 402 || a.code() != "invalid_exact_evm_nonce_already_used" {
+		t.Errorf("a stock client's: %d %s", a.StatusCode, a.body)
+	}
+	if ran.Load() != 1 {
+		t.Errorf("ran %d times", ran.Load())
+	}
+}
+
+func TestAWayOfVersion2InVersion1IsNoPayment(t *testing.T) {
+	t.Parallel()
+	m := newMarket(t, func(c *paywall.Config) { c.Accept = []string{"upto", "exact-legacy"} })
+	m.handle("GET /x", "$0.0005", hello)
+	for _, scheme := range []string{"upto", "exact-legacy"} {
+		if a := m.do(m.buy(get("/x"), scheme, func(o *order) { o.v1 = true })); a.StatusCode != 402 || a.code() != "payment_undecodable" {
+			t.Errorf("%s: %d %s", scheme, a.StatusCode, a.body)
+		}
+	}
+}

@@ -133,9 +133,6 @@ func (l loss) remedy() string {
 	return "bundle: " + l.Bundle
 }
 
-// What gas would cost on a network such as base: the development chain's own costs nothing, and would teach nothing.
-const devGas, devCoin = "0.005", "$3000"
-
 // guardCycle is the traffic that a guarantee's share in a cycle is reckoned with, where nobody sells anything yet.
 var guardCycle = signals.Cycle{Calls: 1000, Buyers: 10}
 
@@ -245,9 +242,6 @@ func (c *gateCmd) guard(r *run, file gateFile) error {
 // tariffOf is what a network charges as far as a gate's file tells. A node that does not answer is no reason not to start.
 func (r *run) tariffOf(all network.Registry, on network.Chain, file gateFile) (tariff, error) {
 	gas, coin := file.gasOn(all, on)
-	if on.ID == mustChain("dev").ID {
-		gas, coin = cmp.Or(gas, devGas), cmp.Or(coin, devCoin)
-	}
 	if file.RPCURL != "" && gas == "" {
 		if node, err := chain.Dial(r.ctx, file.RPCURL); err == nil {
 			defer node.Close()
@@ -281,7 +275,7 @@ func (c *gateCmd) offers(r *run, all network.Registry, file gateFile) ([]offer, 
 		if err != nil {
 			minimum = money.Money{}
 		}
-		for _, text := range file.waysOf(route) {
+		for _, text := range file.waysOf(route, r.cli.Dev) {
 			e, err := paywall.ParseEntry(text)
 			if err != nil || signals.Way(e.Way) == signals.Exact && unfit(price, route) {
 				continue
@@ -338,13 +332,15 @@ func bundled(text string, price money.Price, u signals.Usage) uint64 {
 }
 
 // waysOf are the ways to pay that a route takes.
-func (g gateFile) waysOf(route gateRoute) []string {
+func (g gateFile) waysOf(route gateRoute, dev bool) []string {
 	switch {
 	case len(route.Accept) > 0:
 		return plain(route.Accept)
 	case len(g.Accept) > 0:
 		return plain(g.Accept)
-	case g.ClearingHouse == "" && g.Facilitator != "":
+	case dev, g.ClearingHouse != "" && g.Facilitator != "":
+		return []string{string(signals.Guarantee), string(signals.Exact)}
+	case g.Facilitator != "":
 		return []string{string(signals.Exact)}
 	}
 	return []string{string(signals.Guarantee)}

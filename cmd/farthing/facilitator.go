@@ -135,6 +135,9 @@ func (c *facilitatorCmd) Run(r *run) (err error) {
 	url := "http://" + listener.Addr().String()
 	if err := r.announceFacilitator(f, c.deskFlags, specs, url); err != nil {
 		listener.Close()
+		if r.ctx.Err() != nil {
+			return nil // stopped before it began: nothing is under way
+		}
 		return err
 	}
 	if err := r.emit(map[string]any{"url": url, "networks": offered(f), "lanes": laneList(specs)}, "url         %s\n", url); err != nil {
