@@ -27,7 +27,7 @@ var below = map[string][]string{
 	"network":                 {"evm", "money"},
 	"evm":                     {},
 	"evm/keystore":            {"evm"},
-	"x402":                    {"evm", "money", "network"},
+	"x402":                    {"evm", "internal/jsonobject", "money", "network"},
 	"contracts":               {},
 	"internal/jsonobject":     {},
 	"contracts/contractstest": {"contracts"},

@@ -10,6 +10,8 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/farthing402/farthing/internal/jsonobject"
 )
 
 // depthMax is how deep a value of the protocol may be nested; schemas in extensions need about ten levels.
@@ -72,7 +74,10 @@ func checkMembers(b []byte) error {
 			if len(open) == 0 || !open[len(open)-1].object || open[len(open)-1].inValue {
 				continue
 			}
-			name := unquoted(b[start : i+1])
+			name, err := jsonobject.Unquote(b[start : i+1])
+			if err != nil {
+				return err
+			}
 			m := &open[len(open)-1]
 			if m.again(names[m.first:], name) {
 				return fmt.Errorf("member %s is there twice", b[start:i+1])
@@ -109,16 +114,6 @@ func (m *members) again(seen [][]byte, name []byte) bool {
 	there := m.many[folded]
 	m.many[folded] = true
 	return there
-}
-
-// unquoted returns what stands in a string's quotes.
-func unquoted(quoted []byte) []byte {
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		return quoted[1 : len(quoted)-1]
-	}
-	var name string
-	_ = json.Unmarshal(quoted, &name) // the whole text is valid
-	return []byte(name)
 }
 
 // fold maps all spellings that encoding/json takes for the same name to one, in lower case. It looks at each letter's

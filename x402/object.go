@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/farthing402/farthing/internal/jsonobject"
 )
 
 // Every paid request brings a payment, and every call of a facilitator two more objects. encoding/json looks at each byte
@@ -46,10 +48,11 @@ func put(to any, value []byte) error {
 	}
 	switch to := to.(type) {
 	case *string:
-		if value[0] != '"' {
-			return errors.New("not text")
+		text, err := jsonobject.Unquote(value)
+		if err != nil {
+			return err
 		}
-		*to = string(unquoted(value))
+		*to = string(text)
 	case *int:
 		n, err := strconv.Atoi(string(value))
 		if err != nil {
@@ -74,65 +77,14 @@ func put(to any, value []byte) error {
 
 // eachMember calls f with the name and value of every member of an object in valid JSON. Null has none.
 func eachMember(b []byte, f func(name, value []byte) error) error {
-	i := pastSpace(b, 0)
+	i := jsonobject.SkipSpace(b, 0)
 	if string(bytes.TrimSpace(b)) == "null" {
 		return nil
 	}
 	if i == len(b) || b[i] != '{' {
 		return errors.New("not an object")
 	}
-	for i = pastSpace(b, i+1); b[i] != '}'; {
-		end := pastValue(b, i)
-		name := unquoted(b[i:end])
-		i = pastSpace(b, pastSpace(b, end)+1) // behind the colon
-		end = pastValue(b, i)
-		if err := f(name, b[i:end:end]); err != nil {
-			return err
-		}
-		if i = pastSpace(b, end); b[i] == ',' {
-			i = pastSpace(b, i+1)
-		}
-	}
-	return nil
-}
-
-func pastSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
-		i++
-	}
-	return i
-}
-
-// pastValue returns where the value that begins at i ends.
-func pastValue(b []byte, i int) int {
-	depth := 0
-	for ; i < len(b); i++ {
-		switch b[i] {
-		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-			if depth == 0 {
-				return i + 1
-			}
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth == 0 { // a number at its object's end
-				return i
-			}
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		case ',', ':', ' ', '\n', '\t', '\r':
-			if depth == 0 {
-				return i
-			}
-		}
-	}
-	return i
+	return jsonobject.Each(b[i:], f)
 }
 
 // valid returns what is wrong with JSON text.

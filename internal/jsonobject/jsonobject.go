@@ -38,28 +38,43 @@ func Split(b []byte, same Same) (Object, error) {
 		return nil, errors.New("not a JSON object")
 	}
 	o := make(Object, 0, 8)
-	for i = SkipSpace(b, i+1); b[i] != '}'; {
-		end := ValueEnd(b, i)
-		name, err := Unquote(b[i:end])
-		if err != nil {
-			return nil, err
-		}
-		i = SkipSpace(b, SkipSpace(b, end)+1) // behind the colon
-		end = ValueEnd(b, i)
+	err := Each(b[i:], func(name, value []byte) error {
 		for _, m := range o {
 			if same(m.Name, name) {
-				return nil, fmt.Errorf("member %q is there twice", clip(string(name)))
+				return fmt.Errorf("member %q is there twice", clip(string(name)))
 			}
 		}
 		if len(o) == MembersMax {
-			return nil, fmt.Errorf("more than %d members", MembersMax)
+			return fmt.Errorf("more than %d members", MembersMax)
 		}
-		o = append(o, Member{name, b[i:end]})
+		o = append(o, Member{name, value})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Each calls f with the name, without escapes, and the value, as it stands, of every member of an object in valid JSON, in
+// their order. The text begins with the object's brace.
+func Each(b []byte, f func(name, value []byte) error) error {
+	for i := SkipSpace(b, 1); b[i] != '}'; {
+		end := ValueEnd(b, i)
+		name, err := Unquote(b[i:end])
+		if err != nil {
+			return err
+		}
+		i = SkipSpace(b, SkipSpace(b, end)+1) // behind the colon
+		end = ValueEnd(b, i)
+		if err := f(name, b[i:end:end]); err != nil {
+			return err
+		}
 		if i = SkipSpace(b, end); b[i] == ',' {
 			i = SkipSpace(b, i+1)
 		}
 	}
-	return o, nil
+	return nil
 }
 
 // Get returns a member's value as it stands; nil if there is none.
