@@ -368,6 +368,11 @@ func (p *Payer) sign(ctx context.Context, r *row, o option, t terms, body []byte
 	if len(r.Payment) > x402.HeaderBytesMax {
 		return x402.Errorf("offer_invalid", "the offer is so long that no payment for it fits a header: %d bytes", len(r.Payment))
 	}
+	return p.mayLeave(ctx, r)
+}
+
+// mayLeave writes down that a payment leaves: when it returns nil it is on disk, and may.
+func (p *Payer) mayLeave(ctx context.Context, r *row) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

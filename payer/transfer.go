@@ -280,14 +280,7 @@ func (p *Payer) authorize(ctx context.Context, r *row, o order) error {
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r.State = Sent
-	if err := p.journal.record(*r, true); err != nil {
-		return errJournal(p.Journal, err)
-	}
-	return nil
+	return p.mayLeave(ctx, r)
 }
 
 // bring has a payment that is written down brought to the chain, perhaps not for the first time.

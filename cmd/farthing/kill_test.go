@@ -64,37 +64,45 @@ func killUnderLoad(t *testing.T, victim string) {
 			}
 		})
 	}
-	killed := 0
-	for range purchases {
-		select {
-		case <-progress:
-		case <-w.run.ctx.Done():
-			t.Fatal("the purchases do not come to an end")
+	amid(t, w.run.ctx, progress, &finished, purchases, kills, func() {
+		if victim != "gate" {
+			w.house.kill()
 		}
-		if done := int(finished.Load()); killed < kills && done >= (killed+1)*purchases/(kills+1) {
-			killed++
-			if victim != "gate" {
-				w.house.kill()
-			}
-			if victim != "serve" {
-				w.gate.kill()
-			}
-			if victim != "gate" {
-				w.startHouse()
-			}
-			if victim != "serve" {
-				w.startGate()
-			}
+		if victim != "serve" {
+			w.gate.kill()
 		}
-	}
+		if victim != "gate" {
+			w.startHouse()
+		}
+		if victim != "serve" {
+			w.startGate()
+		}
+	})
 	wg.Wait()
-	if killed != kills {
-		t.Fatalf("%d kills, want %d", killed, kills)
-	}
 	for _, b := range buyers { // a buyer that was left in doubt asks again, which pays nothing twice
 		resolve(t, w, b)
 	}
 	w.compare(buyers, urls)
+}
+
+// amid waits for purchases to end, a value in progress for each, and kills as often as it is told, evenly among them.
+func amid(t *testing.T, ctx context.Context, progress <-chan struct{}, finished *atomic.Int64, purchases, kills int, kill func()) {
+	t.Helper()
+	killed := 0
+	for range purchases {
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			t.Fatal("the purchases do not come to an end")
+		}
+		if done := int(finished.Load()); killed < kills && done >= (killed+1)*purchases/(kills+1) {
+			killed++
+			kill()
+		}
+	}
+	if killed != kills {
+		t.Fatalf("%d kills, want %d", killed, kills)
+	}
 }
 
 // buyUntilKnown buys, and asks again with the same payment as long as nobody can say what became of it.
@@ -360,33 +368,21 @@ func killTransfersUnderLoad(t *testing.T, victim string) {
 			}
 		})
 	}
-	killed := 0
-	for range purchases {
-		select {
-		case <-progress:
-		case <-ctx.Done():
-			t.Fatal("the purchases do not come to an end")
+	amid(t, ctx, progress, &finished, purchases, kills, func() {
+		if victim != "gate" {
+			m.desk.kill()
 		}
-		if done := int(finished.Load()); killed < kills && done >= (killed+1)*purchases/(kills+1) {
-			killed++
-			if victim != "gate" {
-				m.desk.kill()
-			}
-			if victim != "facilitator" {
-				m.gate.kill()
-			}
-			if victim != "gate" {
-				m.startDesk()
-			}
-			if victim != "facilitator" {
-				m.openGate()
-			}
+		if victim != "facilitator" {
+			m.gate.kill()
 		}
-	}
+		if victim != "gate" {
+			m.startDesk()
+		}
+		if victim != "facilitator" {
+			m.openGate()
+		}
+	})
 	wg.Wait()
-	if killed != kills {
-		t.Fatalf("%d kills, want %d", killed, kills)
-	}
 	for _, b := range shoppers {
 		resolve(t, m.town, b)
 	}
