@@ -488,7 +488,7 @@ func TestATokenThatDiffersIsNotOffered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := facilitator.NetworkConfig{Chain: on, Node: w.client, Book: w.store.Settlements(), Lanes: []desk.Lane{chain.NewSender(w.client, chain.NewMemoryOutbox(), payer(0), chain.Policy{})}}
+		c := facilitator.NetworkConfig{Chain: on, Node: w.client, Book: w.store.Settlements(), Lanes: []desk.Lane{chain.NewSender(w.client, evm.NewMemoryOutbox(), payer(0), chain.Policy{})}}
 		change(&c)
 		var e *x402.Error
 		if _, err := facilitator.Open(t.Context(), c); !errors.As(err, &e) || e.Code != "chain_mismatch" {

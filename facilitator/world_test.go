@@ -215,7 +215,7 @@ func (w *world) dollars(owner evm.Address) uint64 {
 // send makes transactions of somebody's account and waits until they are mined.
 func (w *world) send(key *evm.PrivateKey, calls ...evm.Call) {
 	w.Helper()
-	outbox := chain.NewMemoryOutbox()
+	outbox := evm.NewMemoryOutbox()
 	sender := chain.NewSender(w.client, outbox, key, chain.Policy{})
 	for i, call := range calls {
 		call.ID, call.From = fmt.Sprint(i), key.Address()

@@ -243,7 +243,7 @@ func (w *world) send(t testing.TB, key *evm.PrivateKey, calls ...evm.Call) {
 		w.faucet.Lock()
 		defer w.faucet.Unlock()
 	}
-	outbox := chain.NewMemoryOutbox()
+	outbox := evm.NewMemoryOutbox()
 	sender := chain.NewSender(w.client, outbox, key, chain.Policy{InFlightMax: 64})
 	for i := range calls {
 		calls[i].ID, calls[i].From = fmt.Sprint(i), key.Address()

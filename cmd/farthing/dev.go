@@ -316,7 +316,7 @@ func (r *run) fundGas(client *chain.Client, account evm.Address) error {
 
 // sendAll sends calls from one key, together, and waits until each is depth deep.
 func (r *run) sendAll(client *chain.Client, key evm.Signer, depth uint64, calls ...evm.Call) ([]evm.SentCall, error) {
-	outbox := chain.NewMemoryOutbox()
+	outbox := evm.NewMemoryOutbox()
 	sender := chain.NewSender(client, outbox, key, chain.Policy{Depth: depth, InFlightMax: 64})
 	for i := range calls {
 		calls[i].ID, calls[i].From = fmt.Sprintf("%d", i), key.Address()

@@ -22,7 +22,7 @@ type gasWorld struct {
 	*testing.T
 	chain   *devchain.Chain
 	client  *chain.Client
-	outbox  *chain.MemoryOutbox
+	outbox  *evm.MemoryOutbox
 	settler *evm.PrivateKey
 	calls   int
 	nonce   byte
@@ -40,7 +40,7 @@ func newGasWorld(t *testing.T) *gasWorld {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	w := &gasWorld{T: t, chain: c, client: client, outbox: chain.NewMemoryOutbox(), settler: devchain.Accounts()[9]}
+	w := &gasWorld{T: t, chain: c, client: client, outbox: evm.NewMemoryOutbox(), settler: devchain.Accounts()[9]}
 	if err := c.Mine(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func (w *gasWorld) send(from *evm.PrivateKey, to evm.Address, data []byte) uint6
 	w.calls++
 	id, outbox := fmt.Sprint("call ", w.calls), w.outbox
 	if from != w.settler {
-		outbox = chain.NewMemoryOutbox()
+		outbox = evm.NewMemoryOutbox()
 	}
 	if err := outbox.Enqueue(w.Context(), evm.Call{ID: id, From: from.Address(), To: to, Data: data}); err != nil {
 		w.Fatal(err)

@@ -81,7 +81,7 @@ func (s *stage) send(key *evm.PrivateKey, calls ...evm.Call) {
 // offer puts calls into the node's pool and leaves mining to the caller.
 func (s *stage) offer(key *evm.PrivateKey, calls ...evm.Call) {
 	s.t.Helper()
-	outbox := chain.NewMemoryOutbox()
+	outbox := evm.NewMemoryOutbox()
 	sender := chain.NewSender(s.house.Client, outbox, key, chain.Policy{InFlightMax: 16})
 	for i, call := range calls {
 		call.ID, call.From, call.GasLimit = string(rune('a'+i)), key.Address(), 300_000

@@ -31,7 +31,7 @@ func TestAnEarlierPaymentIsNotTakenForTheNext(t *testing.T) {
 	sent := 0
 	by := func(key *evm.PrivateKey, to evm.Address, data []byte) evm.Hash {
 		t.Helper()
-		outbox := chain.NewMemoryOutbox()
+		outbox := evm.NewMemoryOutbox()
 		sent++
 		call := evm.Call{ID: fmt.Sprint(sent), From: key.Address(), To: to, Data: data, GasLimit: 300_000}
 		if err := outbox.Enqueue(t.Context(), call); err != nil {

@@ -72,7 +72,7 @@ func (w world) dollars(owner evm.Address) uint64 {
 // send sends calls of an account and mines until all are done.
 func (w world) send(from *evm.PrivateKey, calls ...evm.Call) []evm.SentCall {
 	w.Helper()
-	outbox := NewMemoryOutbox()
+	outbox := evm.NewMemoryOutbox()
 	sender := NewSender(w.client, outbox, from, Policy{})
 	for i := range calls {
 		calls[i].ID, calls[i].From = fmt.Sprint("call ", i), from.Address()

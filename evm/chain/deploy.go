@@ -230,7 +230,7 @@ func (d *Deployment) execute(ctx context.Context, client *Client, run DeployRun)
 		return err
 	}
 	if run.Outbox == nil {
-		run.Outbox = NewMemoryOutbox()
+		run.Outbox = evm.NewMemoryOutbox()
 	}
 	if err := d.survey(ctx, client); err != nil {
 		return err

@@ -25,7 +25,7 @@ type lane struct {
 }
 
 func newLane(w world, p Policy) *lane {
-	l := &lane{world: w, outbox: &faultyOutbox{MemoryOutbox: NewMemoryOutbox()}, node: &faultyNode{Client: w.client}, policy: p, now: epoch}
+	l := &lane{world: w, outbox: &faultyOutbox{MemoryOutbox: evm.NewMemoryOutbox()}, node: &faultyNode{Client: w.client}, policy: p, now: epoch}
 	l.restart()
 	return l
 }
@@ -104,7 +104,7 @@ func (f *fault) around(name string, do func() error) error {
 }
 
 type faultyOutbox struct {
-	*MemoryOutbox
+	*evm.MemoryOutbox
 	fault *fault
 }
 
@@ -525,7 +525,7 @@ func TestWait(t *testing.T) {
 
 func TestTwoSendersOfOneKeyDoNotBothGoOn(t *testing.T) {
 	t.Parallel()
-	ctx, o, from := t.Context(), NewMemoryOutbox(), key(0).Address()
+	ctx, o, from := t.Context(), evm.NewMemoryOutbox(), key(0).Address()
 	for _, id := range []string{"a", "b"} {
 		if err := o.Enqueue(ctx, evm.Call{ID: id, From: from}); err != nil {
 			t.Fatal(err)

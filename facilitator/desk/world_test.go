@@ -227,7 +227,7 @@ func (w *world) by(key *evm.PrivateKey, calls ...evm.Call) evm.Hash {
 // pool gives calls of somebody else's account to the node's pool, and returns the hash of the last.
 func (w *world) pool(key *evm.PrivateKey, calls ...evm.Call) (tx evm.Hash) {
 	w.Helper()
-	outbox := chain.NewMemoryOutbox()
+	outbox := evm.NewMemoryOutbox()
 	sender := chain.NewSender(w.client, outbox, key, chain.Policy{})
 	for i, call := range calls {
 		call.ID, call.From = fmt.Sprint(i), key.Address()

@@ -100,7 +100,7 @@ func (f *Facilitator) beat(ctx context.Context) error {
 // [paywall.Cashier].
 type Window struct {
 	Chain *Chain
-	Calls *Outgoing
+	Calls *evm.MemoryOutbox
 	Lane  *Lane  // of the payee
 	Depth uint64 // blocks on top of a transfer's block before it counts
 	Beat  func() // between the passes of a payment, until it is done; nil: one pass each time

@@ -261,7 +261,7 @@ func newMarket(seed uint64, t temper, open func(*market) error) (*market, error)
 		m.chain.Mine(m.now, nil)
 	}
 	m.floor = m.chain.Head().Number
-	sent := NewSettlements().Calls()
+	sent := evm.NewMemoryOutbox()
 	m.window = &Window{Chain: m.chain, Calls: sent, Depth: depth, Lane: &Lane{Chain: m.chain, Account: m.seller.Address(), Calls: sent, Depth: depth, Fate: m.fate}}
 	if m.hasty {
 		m.window.Depth, m.window.Lane.Depth = 0, 0

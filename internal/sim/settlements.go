@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,15 +17,14 @@ type Settlements struct {
 	all   map[evm.Hash]desk.Settlement // guarded by mu
 	order []evm.Hash                   // guarded by mu; as they were recorded
 	spent []desk.Spending              // guarded by mu
-	calls map[string]*evm.SentCall     // guarded by mu
-	queue []string                     // guarded by mu; as they were asked for
+	calls *evm.MemoryOutbox
 }
 
 var _ desk.Book = (*Settlements)(nil)
 
 // NewSettlements returns an empty book.
 func NewSettlements() *Settlements {
-	return &Settlements{all: make(map[evm.Hash]desk.Settlement), calls: make(map[string]*evm.SentCall)}
+	return &Settlements{all: make(map[evm.Hash]desk.Settlement), calls: evm.NewMemoryOutbox()}
 }
 
 // Record implements [desk.Book].
@@ -76,10 +74,10 @@ func (b *Settlements) Mined(_ context.Context, chainID, since uint64) ([]desk.Se
 }
 
 // Send implements [desk.Book].
-func (b *Settlements) Send(_ context.Context, _ uint64, call evm.Call, carried []desk.Settlement) error {
+func (b *Settlements) Send(ctx context.Context, _ uint64, call evm.Call, carried []desk.Settlement) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.enqueue(call); err != nil {
+	if err := b.calls.Enqueue(ctx, call); err != nil {
 		return err
 	}
 	return b.save(carried)
@@ -128,142 +126,4 @@ func (b *Settlements) Spent(_ context.Context, chainID uint64, day string) (sums
 }
 
 // Calls returns the book's outbox.
-func (b *Settlements) Calls() *Outgoing { return (*Outgoing)(b) }
-
-// Outgoing is the outbox of [Settlements]. It implements [Calls].
-type Outgoing Settlements
-
-var _ Calls = (*Outgoing)(nil)
-
-// Enqueue asks for a call. Asking again is no error; other content under the same ID is [evm.ErrCallConflict].
-func (o *Outgoing) Enqueue(_ context.Context, call evm.Call) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return (*Settlements)(o).enqueue(call)
-}
-
-func (b *Settlements) enqueue(call evm.Call) error {
-	if old, there := b.calls[call.ID]; there {
-		if !old.Same(call) {
-			return fmt.Errorf("enqueue %v: %w", call, evm.ErrCallConflict)
-		}
-		return nil
-	}
-	b.calls[call.ID] = &evm.SentCall{Call: call, State: evm.CallQueued}
-	b.queue = append(b.queue, call.ID)
-	return nil
-}
-
-// Find implements [Calls].
-func (o *Outgoing) Find(_ context.Context, id string) (evm.SentCall, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	call, there := o.calls[id]
-	if !there {
-		return evm.SentCall{}, evm.ErrNoCall
-	}
-	return copied(call), nil
-}
-
-func copied(c *evm.SentCall) evm.SentCall {
-	d := *c
-	d.Attempts = slices.Clone(c.Attempts)
-	if c.Receipt != nil {
-		r := *c.Receipt
-		d.Receipt = &r
-	}
-	return d
-}
-
-func (o *Outgoing) list(wanted func(*evm.SentCall) bool) (list []evm.SentCall) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, id := range o.queue {
-		if c := o.calls[id]; wanted(c) {
-			list = append(list, copied(c))
-		}
-	}
-	return list
-}
-
-// Open implements [Calls]: those with attempts by nonce, then the others as they were asked for.
-func (o *Outgoing) Open(_ context.Context, from evm.Address) ([]evm.SentCall, error) {
-	list := o.list(func(c *evm.SentCall) bool { return c.From == from && !c.State.Final() })
-	slices.SortStableFunc(list, func(a, b evm.SentCall) int {
-		m, sentA := a.Nonce()
-		n, sentB := b.Nonce()
-		switch {
-		case sentA && sentB:
-			return cmp.Compare(m, n)
-		case sentA:
-			return -1
-		case sentB:
-			return 1
-		}
-		return 0
-	})
-	return list, nil
-}
-
-// Finished implements [Calls].
-func (o *Outgoing) Finished(_ context.Context, from evm.Address, since uint64) ([]evm.SentCall, error) {
-	return o.list(func(c *evm.SentCall) bool {
-		return c.From == from && c.State.Final() && c.Receipt != nil && c.Receipt.BlockNumber >= since
-	}), nil
-}
-
-// change changes a call that is there.
-func (o *Outgoing) change(id string, fn func(*evm.SentCall) error) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	call, there := o.calls[id]
-	if !there {
-		return fmt.Errorf("call %q: %w", id, evm.ErrNoCall)
-	}
-	return fn(call)
-}
-
-// RecordAttempt implements [Calls].
-func (o *Outgoing) RecordAttempt(_ context.Context, id string, attempt evm.Attempt) error {
-	return o.change(id, func(call *evm.SentCall) error {
-		if slices.ContainsFunc(call.Attempts, func(a evm.Attempt) bool { return a.Hash == attempt.Hash }) {
-			return nil
-		}
-		conflict := fmt.Errorf("record attempt of %v: %w", call.Call, evm.ErrCallConflict)
-		if call.State.Final() {
-			return conflict
-		}
-		for _, other := range o.calls {
-			if nonce, sent := other.Nonce(); sent && other != call && !other.State.Final() && other.From == call.From && nonce == attempt.Nonce {
-				return conflict
-			}
-		}
-		call.Attempts, call.State = append(call.Attempts, attempt), evm.CallSent
-		return nil
-	})
-}
-
-// Finish implements [Calls].
-func (o *Outgoing) Finish(_ context.Context, id string, receipt *evm.CallReceipt, reason string) error {
-	return o.change(id, func(call *evm.SentCall) error {
-		call.State, call.Receipt, call.Err = evm.CallReverted, nil, reason
-		if receipt != nil {
-			r := *receipt
-			call.Receipt = &r
-			if r.OK {
-				call.State, call.Err = evm.CallDone, ""
-			}
-		}
-		return nil
-	})
-}
-
-// Reopen implements [Calls].
-func (o *Outgoing) Reopen(_ context.Context, id string) error {
-	return o.change(id, func(call *evm.SentCall) error {
-		if len(call.Attempts) > 0 && call.State.Final() {
-			call.State, call.Receipt, call.Err = evm.CallSent, nil, ""
-		}
-		return nil
-	})
-}
+func (b *Settlements) Calls() *evm.MemoryOutbox { return b.calls }

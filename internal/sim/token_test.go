@@ -169,7 +169,7 @@ func TestMulticallKeepsPartsApart(t *testing.T) {
 func TestLaneSendsEachCallOnce(t *testing.T) {
 	t.Parallel()
 	c, on, key := tokens(t)
-	sent := NewSettlements().Calls()
+	sent := evm.NewMemoryOutbox()
 	rng := rand.New(rand.NewPCG(1, 1))
 	lane := &Lane{Chain: c, Account: key.Address(), Calls: sent, Depth: 1, Fate: func(evm.Call) Delivery { return Delivery(rng.IntN(3)) }}
 	for i, units := range []uint64{100, 200, 5000, 300} { // the third is refused before it is sent

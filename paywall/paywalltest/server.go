@@ -205,7 +205,7 @@ func (s *Server) openFacilitator(on network.Chain) {
 	var err error
 	s.facilitator, err = sim.NewFacilitator(context.Background(), s.chain, on, s.key("facilitator").Address(), s.Now)
 	s.must("open the facilitator", err)
-	sent := sim.NewSettlements().Calls()
+	sent := evm.NewMemoryOutbox()
 	s.window = &sim.Window{
 		Chain: s.chain, Calls: sent, Lane: &sim.Lane{Chain: s.chain, Account: s.Seller, Calls: sent, Depth: depth},
 		Beat: func() { s.chain.MineAt(uint64(s.now.Load()), nil) },
