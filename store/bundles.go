@@ -105,11 +105,7 @@ func (s *session) changeBundle(b purchase.Bundle, query string, args ...any) err
 }
 
 func (s *session) bundle(id string) (purchase.Bundle, bool, error) {
-	all, err := s.bundles(" WHERE id = ?", id)
-	if err != nil || len(all) == 0 {
-		return purchase.Bundle{}, false, err
-	}
-	return all[0], true, nil
+	return first(s.bundles(" WHERE id = ?", id))
 }
 
 func (s *session) bundles(where string, args ...any) (all []purchase.Bundle, err error) {

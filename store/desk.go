@@ -203,11 +203,7 @@ func (s *session) saveSettlement(x desk.Settlement) error {
 }
 
 func (s *session) settlement(where string, args ...any) (desk.Settlement, bool, error) {
-	all, err := s.settlements(where, args...)
-	if err != nil || len(all) == 0 {
-		return desk.Settlement{}, false, err
-	}
-	return all[0], true, nil
+	return first(s.settlements(where, args...))
 }
 
 func (s *session) settlements(where string, args ...any) (all []desk.Settlement, err error) {

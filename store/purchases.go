@@ -265,14 +265,10 @@ func (b purchases) Unfinished(ctx context.Context) ([]purchase.Purchase, error) 
 
 // Bought implements [purchase.Book].
 func (b purchases) Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (purchase.Purchase, bool, error) {
-	all, err := b.list(ctx, true, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ?
+	return first(b.list(ctx, true, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ?
 		AND NOT EXISTS (SELECT 1 FROM refund WHERE refund.purchase = purchase.id AND refund.state <> 'failed' AND (refund.kind = 'calls' OR refund.amount = purchase.charged))
 		ORDER BY done_at DESC LIMIT 1`,
-		payer[:], payee[:], route, instant{&since})
-	if err != nil || len(all) == 0 {
-		return purchase.Purchase{}, false, err
-	}
-	return all[0], true, nil
+		payer[:], payee[:], route, instant{&since}))
 }
 
 // Undelivered implements [purchase.Book].
@@ -356,11 +352,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (n int, 
 }
 
 func (s *session) purchase(where string, args ...any) (purchase.Purchase, bool, error) {
-	all, err := s.purchases(true, where, args...)
-	if err != nil || len(all) == 0 {
-		return purchase.Purchase{}, false, err
-	}
-	return all[0], true, nil
+	return first(s.purchases(true, where, args...))
 }
 
 // purchases returns the purchases that a condition names, with their answers and, if asked for, the bodies of those.

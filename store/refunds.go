@@ -116,11 +116,7 @@ func (b purchases) OpenRefunds(ctx context.Context) (all []purchase.Refund, err 
 }
 
 func (s *session) refund(id string) (purchase.Refund, bool, error) {
-	all, err := s.refunds("WHERE purchase = ?", id)
-	if err != nil || len(all) == 0 {
-		return purchase.Refund{}, false, err
-	}
-	return all[0], true, nil
+	return first(s.refunds("WHERE purchase = ?", id))
 }
 
 func (s *session) refunds(where string, args ...any) (all []purchase.Refund, err error) {

@@ -98,3 +98,11 @@ func (s *session) each(query string, args []any, scan func(*sql.Rows) error) err
 	}
 	return nil
 }
+
+// first returns the first of the rows that a query found, and whether there is one.
+func first[T any](all []T, err error) (one T, found bool, _ error) {
+	if err != nil || len(all) == 0 {
+		return one, false, err
+	}
+	return all[0], true, nil
+}
