@@ -1,10 +1,8 @@
 package purchase_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -158,26 +156,7 @@ func TestDrawVector(t *testing.T) {
 		Description: "Digest is what the payer of a bundle signs (docs/spec/purchase.md section 8), Payload is that of the payment.",
 		Key:         secret, ChainID: chain, Payee: terms.Payee, Digest: d.Digest(chain, terms.Payee), Payload: payload,
 	}
-	const file = "../docs/spec/vectors/draw.json"
-	if *update {
-		b, err := json.MarshalIndent(got, "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want drawVector
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&want); err != nil {
-		t.Fatal(err)
-	}
+	want := published(t, "draw.json", got)
 	if read, err := purchase.ReadDraw(want.Payload); err != nil || read != d {
 		t.Errorf("read %+v, %v\nwant %+v", read, err, d)
 	}

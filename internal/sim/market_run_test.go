@@ -2,8 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"testing"
 )
 
@@ -16,15 +14,7 @@ func replayMarket(seed uint64, steps int, t temper, err error) string {
 
 // Markets run from seeds: those given by -sim.seed, or as many as FARTHING_SIM_SEEDS says.
 func TestMarket(t *testing.T) {
-	seeds := uint64(12)
-	if s := os.Getenv("FARTHING_SIM_SEEDS"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 32)
-		if err != nil {
-			t.Fatalf("FARTHING_SIM_SEEDS: %v", err)
-		}
-		seeds = n
-	}
-	one := func(t *testing.T, seed uint64) {
+	eachSeed(t, 12, func(seed uint64) string { return temperOf(seed).name }, func(t *testing.T, seed uint64) {
 		m, err := newMarket(seed, temperOf(seed), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -35,17 +25,7 @@ func TestMarket(t *testing.T) {
 		if err := m.run(*stepsFlag); err != nil {
 			t.Fatal(replayMarket(seed, *stepsFlag, m.temper, err))
 		}
-	}
-	if *seedFlag != 0 {
-		one(t, *seedFlag)
-		return
-	}
-	for seed := uint64(1); seed <= seeds; seed++ {
-		t.Run(fmt.Sprintf("%s-%d", temperOf(seed).name, seed), func(t *testing.T) {
-			t.Parallel()
-			one(t, seed)
-		})
-	}
+	})
 }
 
 // A market, too, is a function of its seed.

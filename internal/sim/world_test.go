@@ -573,15 +573,7 @@ func replay(seed uint64, steps int, p profile, err error) string {
 
 // Worlds run from seeds: those given by -sim.seed, or as many as FARTHING_SIM_SEEDS says.
 func TestWorld(t *testing.T) {
-	seeds := uint64(15)
-	if s := os.Getenv("FARTHING_SIM_SEEDS"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 32)
-		if err != nil {
-			t.Fatalf("FARTHING_SIM_SEEDS: %v", err)
-		}
-		seeds = n
-	}
-	one := func(t *testing.T, seed uint64) {
+	eachSeed(t, 15, func(seed uint64) string { return profileOf(seed).name }, func(t *testing.T, seed uint64) {
 		p := profileOf(seed)
 		w, err := newWorld(seed, p, memory())
 		if err != nil {
@@ -593,13 +585,25 @@ func TestWorld(t *testing.T) {
 		if err := w.run(*stepsFlag); err != nil {
 			t.Fatal(replay(seed, *stepsFlag, p, err))
 		}
-	}
+	})
+}
+
+// eachSeed runs one from seeds: the one that -sim.seed gives, or as many as FARTHING_SIM_SEEDS says, else usual.
+func eachSeed(t *testing.T, usual uint64, name func(seed uint64) string, one func(t *testing.T, seed uint64)) {
 	if *seedFlag != 0 {
 		one(t, *seedFlag)
 		return
 	}
+	seeds := usual
+	if s := os.Getenv("FARTHING_SIM_SEEDS"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			t.Fatalf("FARTHING_SIM_SEEDS: %v", err)
+		}
+		seeds = n
+	}
 	for seed := uint64(1); seed <= seeds; seed++ {
-		t.Run(fmt.Sprintf("%s-%d", profileOf(seed).name, seed), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s-%d", name(seed), seed), func(t *testing.T) {
 			t.Parallel()
 			one(t, seed)
 		})
