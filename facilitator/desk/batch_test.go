@@ -82,10 +82,7 @@ func TestABadSettlementDoesNotHurtItsNeighbours(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
-			key, err := evm.GenerateKey()
-			if err != nil {
-				t.Fatal(err)
-			}
+			key := newKey(t)
 			w.by(payer(4), chain.Mint(devchain.TestDollar, key.Address(), money.Units(5)), evm.Call{To: key.Address(), Value: money.Units(1e18).Word()})
 			bad := w.transfer(key, 5, 1)
 			good := []desk.Ask{w.transfer(payer(0), 5, 1), w.transfer(payer(1), 5, 1), w.transfer(payer(2), 5, 1)}
@@ -115,10 +112,7 @@ func TestABadSettlementDoesNotHurtItsNeighbours(t *testing.T) {
 func TestTwoPaymentsOutOfMoneyForOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	key, err := evm.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newKey(t)
 	w.by(payer(4), chain.Mint(devchain.TestDollar, key.Address(), money.Units(7)))
 	a, b := w.transfer(key, 5, 1), w.transfer(key, 5, 2)
 	w.ask(a)

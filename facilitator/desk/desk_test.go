@@ -179,10 +179,7 @@ func TestTheLanesSpendNoMoreThanTheyMayADay(t *testing.T) {
 func TestAnEmptiedPayerCostsNoGas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	key, err := evm.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newKey(t)
 	a := w.transfer(key, 500, 1)
 	w.ask(a)
 	w.settle()
@@ -200,10 +197,7 @@ func TestAnEmptiedPayerCostsNoGas(t *testing.T) {
 func TestAPayerEmptiedUnderwayIsCharged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	key, err := evm.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newKey(t)
 	w.by(payer(1), chain.Mint(devchain.TestDollar, key.Address(), money.Units(500)), evm.Call{To: key.Address(), Value: money.Units(1e18).Word()})
 	a := w.transfer(key, 500, 1)
 	w.pool(key, chain.Transfer(devchain.TestDollar, payer(2).Address(), money.Units(1)))
@@ -401,10 +395,7 @@ func TestAReorganisationThatIsWrittenDownUnheard(t *testing.T) {
 func TestAReorganisationMayUndoASettlement(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	key, err := evm.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newKey(t)
 	w.by(payer(1), chain.Mint(devchain.TestDollar, key.Address(), money.Units(500)), evm.Call{To: key.Address(), Value: money.Units(1e18).Word()})
 	a := w.transfer(key, 500, 1)
 	w.ask(a)
@@ -480,10 +471,7 @@ func TestALaneWhoseKeyIsGoneIsMissed(t *testing.T) {
 func TestALaneThatCannotPayForGasSendsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	key, err := evm.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newKey(t)
 	w.lanes = []*evm.PrivateKey{key}
 	w.start()
 	a, b := w.transfer(payer(0), 500, 1), w.transfer(payer(0), 5, 2)
@@ -514,10 +502,7 @@ func TestALaneThatCannotPayForGasSendsNothing(t *testing.T) {
 func TestARichLaneWorksForAPoorOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	key, err := evm.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := newKey(t)
 	w.lanes = []*evm.PrivateKey{key, devchain.Accounts()[0]}
 	w.start()
 	for i := range byte(3) {

@@ -36,10 +36,7 @@ func topic(signature string) []byte {
 // place puts code on the chain and lists it as a token.
 func (w *world) place(code []byte) evm.Address {
 	w.Helper()
-	key, err := evm.GenerateKey()
-	if err != nil {
-		w.Fatal(err)
-	}
+	key := newKey(w.T)
 	w.by(payer(4), evm.Call{To: key.Address(), Value: [32]byte{22: 1}})
 	init := slices.Concat([]byte{0x61, byte(len(code) >> 8), byte(len(code)), 0x80, 0x60, 0x0c, 0x60, 0, 0x39, 0x60, 0, 0xf3}, code)
 	w.by(key, evm.Call{Data: init, GasLimit: 300_000})

@@ -324,3 +324,13 @@ func selector(signature string) [4]byte {
 	h := evm.Keccak256([]byte(signature))
 	return [4]byte(h[:4])
 }
+
+// newKey returns the key of an account that has nothing.
+func newKey(t *testing.T) *evm.PrivateKey {
+	t.Helper()
+	key, err := evm.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}

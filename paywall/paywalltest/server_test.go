@@ -41,10 +41,9 @@ func get(t *testing.T, s *paywalltest.Server, path string) (*http.Response, stri
 	return resp, string(body)
 }
 
-func TestManyBuyersAtOnceAreSettled(t *testing.T) {
-	t.Parallel()
-	s := paywalltest.NewServer(t, one(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }))
-	const n = 40
+// servedAtOnce buys n times at once and counts the answers that came.
+func servedAtOnce(t *testing.T, s *paywalltest.Server, n int) int64 {
+	t.Helper()
 	var wg sync.WaitGroup
 	var served atomic.Int64
 	for range n {
@@ -61,9 +60,17 @@ func TestManyBuyersAtOnceAreSettled(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	return served.Load()
+}
+
+func TestManyBuyersAtOnceAreSettled(t *testing.T) {
+	t.Parallel()
+	s := paywalltest.NewServer(t, one(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }))
+	const n = 40
+	served := servedAtOnce(t, s, n)
 	settled := s.Settle()
-	if served.Load() != n || settled.Guarantees != n || settled.Collected != money.Units(500*n) {
-		t.Errorf("served %d, settled %+v", served.Load(), settled)
+	if served != n || settled.Guarantees != n || settled.Collected != money.Units(500*n) {
+		t.Errorf("served %d, settled %+v", served, settled)
 	}
 	if f := settled.Participants[s.Buyer]; f.Out != money.Units(500*n) || !f.In.IsZero() || !f.Collected.IsZero() {
 		t.Errorf("buyer %+v", f)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,25 +18,10 @@ func TestManyBuyersAtOncePayByTransfers(t *testing.T) {
 	t.Parallel()
 	s := paywalltest.NewServer(t, one(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }), paywalltest.Transfers())
 	const n = 40
-	var wg sync.WaitGroup
-	var served atomic.Int64
-	for range n {
-		wg.Go(func() {
-			resp, err := s.Client.Get(s.URL + "/")
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			resp.Body.Close()
-			if resp.StatusCode == 200 {
-				served.Add(1)
-			}
-		})
-	}
-	wg.Wait()
+	served := servedAtOnce(t, s, n)
 	left, _ := paywalltest.DefaultWallet.Sub(money.Units(500 * n))
-	if served.Load() != n || s.Wallet(s.Seller) != money.Units(500*n) || s.Wallet(s.Buyer) != left {
-		t.Errorf("served %d, seller holds %s, buyer %s", served.Load(), s.Wallet(s.Seller), s.Wallet(s.Buyer))
+	if served != n || s.Wallet(s.Seller) != money.Units(500*n) || s.Wallet(s.Buyer) != left {
+		t.Errorf("served %d, seller holds %s, buyer %s", served, s.Wallet(s.Seller), s.Wallet(s.Buyer))
 	}
 	if settled := s.Settle(); settled.Guarantees != 0 {
 		t.Errorf("guarantees among transfers: %+v", settled)
