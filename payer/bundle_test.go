@@ -241,10 +241,11 @@ func TestABundleThatIsNotConfirmed(t *testing.T) {
 	var lost atomic.Bool
 	lost.Store(true)
 	s.answer = func(w writer, _ *request, got paid) bool {
-		if lost.Load() {
+		hanging := lost.Load() // read once: the payer goes on as soon as it is hung up on
+		if hanging {
 			hangUp(t, w)
 		}
-		return lost.Load()
+		return hanging
 	}
 	s.start(t)
 	p := s.payer(t, inFile(journalFile(t)))
