@@ -293,7 +293,7 @@ func (r *run) planDeployment(client *chain.Client, p deployPlan) (d deployment, 
 			return d, err
 		}
 		switch {
-		case len(code) > 0:
+		case len(code) > 0, token.Address.IsZero(): // zero is the native coin
 			config.Assets = append(config.Assets, chain.DeployAsset{Asset: token.Address, Schedule: schedule})
 		case p.Chain.ID == devchain.DefaultChainID: // a development chain that is not ours
 			config.TestDollar, config.Dollar = true, chain.DeployAsset{Schedule: schedule}

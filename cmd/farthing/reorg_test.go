@@ -12,6 +12,7 @@ import (
 	"github.com/farthing402/farthing/evm/devchain"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 )
 
 // stage is a clearing house over a chain that makes a block only when told to, with a clock that is the chain's: what a
@@ -26,7 +27,10 @@ type stage struct {
 	reqs  uint64
 }
 
-func newStage(t *testing.T, length times) *stage {
+func newStage(t *testing.T, length times) *stage { return newStageOf(t, length, nil) }
+
+// newStageOf clears the tokens that assets returns, which may first put them on the chain; nil stands for the chain's dollar.
+func newStageOf(t *testing.T, length times, assets func(*stage) []network.Token) *stage {
 	t.Helper()
 	dir := t.TempDir()
 	s := &stage{t: t, run: testRun(t, filepath.Join(dir, "home"))}
@@ -34,11 +38,15 @@ func newStage(t *testing.T, length times) *stage {
 	t.Cleanup(func() { _ = s.node.Close() })
 	s.run.Now = s.node.Time
 	authority := must(devAuthority(filepath.Join(dir, "bls.json")))(t)
+	var tokens []network.Token
+	if assets != nil {
+		tokens = assets(s)
+	}
 	var d deployment
 	s.whileMining(func() (err error) {
 		d, err = s.run.deploy(deployPlan{
 			RPC: s.node.URL(), File: filepath.Join(dir, "deployment.json"), Deployer: devOperator(), Operator: devOperator().Address(),
-			Authority: authority, Chain: mustChain("dev"), Times: length,
+			Authority: authority, Chain: mustChain("dev"), Assets: tokens, Times: length,
 		})
 		return err
 	})
@@ -139,7 +147,7 @@ func (s *stage) wants(what string, owner *evm.PrivateKey, collateral, exposure, 
 }
 
 // promise has guarantees from payer to payee admitted, all in one call, and returns the results.
-func (s *stage) promise(payer, payee *evm.PrivateKey, amount uint64, n int) []clearing.Result {
+func (s *stage) promise(payer *evm.PrivateKey, payee evm.Address, amount uint64, n int) []clearing.Result {
 	s.t.Helper()
 	reqs := make([]clearing.Request, n)
 	for i := range reqs {
@@ -149,7 +157,7 @@ func (s *stage) promise(payer, payee *evm.PrivateKey, amount uint64, n int) []cl
 			id[b] = byte(rest)
 		}
 		reqs[i] = clearing.Request{Batch: true, Signed: must(guarantee.Sign(s.run.ctx, payer, s.serve, guarantee.Claims{
-			Payer: payer.Address(), Payee: payee.Address(), Asset: s.token, ReqID: id, Amount: money.Units(amount), Timestamp: uint64(s.node.Time().Unix()),
+			Payer: payer.Address(), Payee: payee, Asset: s.token, ReqID: id, Amount: money.Units(amount), Timestamp: uint64(s.node.Time().Unix()),
 		}))(s.t)}
 	}
 	return s.house.House.Admit(s.run.ctx, reqs, s.node.Time())
@@ -173,7 +181,7 @@ func TestReorgOfDeposit(t *testing.T) {
 	s.offer(buyer, depositOf(s.house.Deployment, s.token, money.Units(5_000_000))...)
 	s.mine(1)
 	s.wants("in the newest block, where it does not count yet", buyer, 0, 0, 0)
-	if r := s.promise(buyer, seller, 100, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
+	if r := s.promise(buyer, seller.Address(), 100, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
 		t.Fatalf("a guarantee against collateral that is not confirmed: %v", r.Err)
 	}
 	s.mine(1)
@@ -181,19 +189,19 @@ func TestReorgOfDeposit(t *testing.T) {
 
 	s.reorg(2, devchain.Requeue)
 	s.wants("taken back", buyer, 0, 0, 0)
-	if r := s.promise(buyer, seller, 100, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
+	if r := s.promise(buyer, seller.Address(), 100, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
 		t.Fatalf("a guarantee against collateral that was taken back: %v", r.Err)
 	}
 	s.mine(2)
 	s.wants("returned in another block", buyer, 5_000_000, 0, 5_000_000)
 
 	// The same with a guarantee that it backs: the promise stands, and takes what is left of the headroom.
-	r := s.promise(buyer, seller, 2_000_000, 1)[0]
+	r := s.promise(buyer, seller.Address(), 2_000_000, 1)[0]
 	check(t, r.Err)
 	s.wants("promised", buyer, 5_000_000, 2_000_000, 3_000_000)
 	s.reorg(3, devchain.Requeue)
 	s.wants("taken back with a promise on it", buyer, 0, 2_000_000, 0)
-	if r := s.promise(buyer, seller, 1, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
+	if r := s.promise(buyer, seller.Address(), 1, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
 		t.Fatalf("a guarantee beyond what is there: %v", r.Err)
 	}
 	s.mine(2)
@@ -217,17 +225,17 @@ func TestWithdrawalWhileExposed(t *testing.T) {
 	buyer, seller := s.party(), s.party()
 	s.send(buyer, depositOf(s.house.Deployment, s.token, money.Units(5_000_000))...)
 	s.mine(2)
-	check(t, s.promise(buyer, seller, 2_000_000, 1)[0].Err)
+	check(t, s.promise(buyer, seller.Address(), 2_000_000, 1)[0].Err)
 	s.wants("promised", buyer, 5_000_000, 2_000_000, 3_000_000)
 
 	contracts := s.house.Reader.Contracts
 	s.offer(buyer, contracts.RequestWithdrawal(s.token, money.Units(2_500_000)))
 	s.mine(1)
 	s.wants("asked back, in the newest block", buyer, 5_000_000, 2_000_000, 500_000)
-	if r := s.promise(buyer, seller, 500_001, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
+	if r := s.promise(buyer, seller.Address(), 500_001, 1)[0]; !errors.Is(r.Err, clearing.ErrExposure) {
 		t.Fatalf("a guarantee against what is asked back: %v", r.Err)
 	}
-	check(t, s.promise(buyer, seller, 500_000, 1)[0].Err)
+	check(t, s.promise(buyer, seller.Address(), 500_000, 1)[0].Err)
 	s.wants("all in use", buyer, 5_000_000, 2_500_000, 0)
 
 	s.reorg(1, devchain.Forget)
@@ -258,7 +266,7 @@ func TestReorgOfSeal(t *testing.T) {
 			s.mine(2)
 			s.wants("deposited", buyer, 5_000_000, 0, 5_000_000)
 			var ref clearing.CycleRef
-			for _, r := range s.promise(buyer, seller, 1000, 20) {
+			for _, r := range s.promise(buyer, seller.Address(), 1000, 20) {
 				check(t, r.Err)
 				ref = r.Cycle
 			}
@@ -329,7 +337,7 @@ func TestTransactionsDoNotGrowWithPayments(t *testing.T) {
 		}
 		var ref clearing.CycleRef
 		for i := range 16 {
-			for _, r := range s.promise(buyers[i/4], sellers[i%4], 100, payments/16) {
+			for _, r := range s.promise(buyers[i/4], sellers[i%4].Address(), 100, payments/16) {
 				check(t, r.Err)
 				if !ref.Asset.IsZero() && r.Cycle != ref {
 					t.Fatalf("cycle %s, want %s", r.Cycle, ref)

@@ -20,6 +20,10 @@ var (
 	// by EIP-7702 it answers for that account's own key.
 	SmartWallet = load("SmartWallet")
 
+	// StubbornWallet is [SmartWallet], except that it will not be sent native coin: it reverts, or after setHuge(true) answers
+	// with 200,000 bytes.
+	StubbornWallet = load("StubbornWallet")
+
 	// WalletFactory creates wallets at addresses that are known before: createAccount(address owner, uint256 salt).
 	WalletFactory = load("WalletFactory")
 )
@@ -41,6 +45,7 @@ const (
 	TwoFaced       // honest to whoever pays no gas price, as callers that simulate do; otherwise as Burn
 	Reenter        // calls back once, as setReentry(address target, bytes data) said, before anything moves
 	Twice          // logs the event twice
+	Ban            // reverts for address number, whether it sends or is to receive
 )
 
 func load(name string) contracts.Artifact {

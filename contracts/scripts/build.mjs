@@ -13,7 +13,7 @@ const folder = dirname(dirname(fileURLToPath(import.meta.url)));
 const groups = [
   { from: ['src'], to: 'artifacts', contracts: ['Vault', 'ClearingHouse', 'TestDollar'] },
   { from: ['src/dev'], to: 'artifacts', contracts: ['Permit2', 'ExactProxy', 'UptoProxy', 'Multicall3', 'Deployer', 'TestTether'] },
-  { from: ['test/dev', 'src'], to: 'contractstest/artifacts', contracts: ['HostileDollar', 'SmartWallet', 'WalletFactory'] },
+  { from: ['test/dev', 'src'], to: 'contractstest/artifacts', contracts: ['HostileDollar', 'SmartWallet', 'StubbornWallet', 'WalletFactory'] },
 ];
 const sizeLimit = 24576; // EIP-170
 

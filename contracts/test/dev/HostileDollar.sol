@@ -24,7 +24,8 @@ contract HostileDollar is TestDollar {
         Burn, // uses all gas but a sixty-fourth, then reverts
         TwoFaced, // honest to whoever pays no gas price, as callers that simulate do; otherwise as Burn
         Reenter, // calls target with data once, before it moves anything; reentered says whether that call succeeded
-        Twice // logs the event twice
+        Twice, // logs the event twice
+        Ban // reverts for address number, whether it sends or is to receive
     }
 
     Mode public mode;
@@ -63,6 +64,10 @@ contract HostileDollar is TestDollar {
             assembly {
                 invalid()
             }
+        }
+        if (m == Mode.Ban) {
+            address banned = address(uint160(number));
+            require(from != banned && to != banned, "Blacklistable: account is blacklisted");
         }
         if (m == Mode.Reenter) {
             mode = Mode.Honest;

@@ -16,7 +16,7 @@ contract SmartWallet {
         stored = owner_;
     }
 
-    receive() external payable {}
+    receive() external payable virtual {}
 
     function owner() public view returns (address) {
         return stored == address(0) ? address(this) : stored;
