@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
@@ -106,7 +106,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (h *handler) write(w http.ResponseWriter, r *http.Request, status int, out any) {
-	body, err := json.Marshal(out)
+	body, err := appendJSON(nil, out)
 	if err != nil {
 		h.Log.Error("internal error", "path", clip(r.URL.Path), "error", err)
 		status, body = http.StatusInternalServerError, []byte(`{"error":"internal error","code":"internal","hint":""}`)
@@ -115,8 +115,10 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, status int, out 
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	body = append(body, '\n')
+	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	if _, err := w.Write(append(body, '\n')); err != nil && !errors.Is(err, context.Canceled) {
+	if _, err := w.Write(body); err != nil && !errors.Is(err, context.Canceled) {
 		h.Log.Debug("answer not delivered", "path", clip(r.URL.Path), "error", err)
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,55 +12,76 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/internal/jsonobject"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/x402"
 )
 
-// certificateAnswer is what a certified guarantee is answered with. Certificate marshals itself, so its members are
-// joined by hand.
+// appender is an answer that writes itself as JSON behind what is in b. encoding/json would look again at every byte of
+// what a value marshals itself as, and certificates are many bytes.
+type appender interface {
+	appendJSON(b []byte) ([]byte, error)
+}
+
+// appendJSON writes any answer.
+func appendJSON(b []byte, v any) ([]byte, error) {
+	if a, ok := v.(appender); ok {
+		return a.appendJSON(b)
+	}
+	text, err := json.Marshal(v)
+	return append(b, text...), err
+}
+
+// certificateAnswer is what a certified guarantee is answered with.
 type certificateAnswer struct {
 	guarantee.Certificate
 	replayed bool
 }
 
-// MarshalJSON writes {claims, signature, batch?, replayed?}.
-func (a certificateAnswer) MarshalJSON() ([]byte, error) {
-	b, err := a.Certificate.MarshalJSON()
-	if err != nil || !a.replayed {
-		return b, err
+// appendJSON writes {claims, signature, batch?, replayed?}.
+func (a certificateAnswer) appendJSON(b []byte) ([]byte, error) {
+	b = a.Certificate.AppendJSON(b)
+	if a.replayed {
+		b = append(b[:len(b)-1], `,"replayed":true}`...)
 	}
-	return append(b[:len(b)-1], `,"replayed":true}`...), nil
+	return b, nil
 }
 
-type results struct {
-	Results []any `json:"results"`
+// results are the answers to many items, each in its place.
+type results []any
+
+// appendJSON writes {results}.
+func (r results) appendJSON(b []byte) (_ []byte, err error) {
+	b = append(b, `{"results":[`...)
+	for i, answer := range r {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = appendJSON(b, answer); err != nil {
+			return b, err
+		}
+	}
+	return append(b, "]}"...), nil
 }
 
 // postGuarantees admits one guarantee, in the body that 4Mica's clients send, or many.
 func (h *handler) postGuarantees(r *http.Request) (any, error) {
-	body, err := readBody(r)
+	body, o, err := readObject(r)
 	if err != nil {
 		return nil, err
 	}
-	var w struct {
-		Certificate *string            `json:"certificate"`
-		Guarantees  *[]json.RawMessage `json:"guarantees"`
-		Claims      json.RawMessage    `json:"claims"`
-	}
-	if err := x402.Decode(body, &w); err != nil {
-		return nil, malformed(err)
-	}
 	batch := false
-	if w.Certificate != nil {
-		switch *w.Certificate {
-		case "batch":
+	if raw := o.Get("certificate"); raw != nil {
+		form, err := jsonobject.Unquote(raw)
+		switch {
+		case err == nil && string(form) == "batch":
 			batch = true
-		case "single":
-		default:
-			return nil, x402.Errorf("malformed_request", "certificate %q: there are single and batch", clip(*w.Certificate))
+		case err != nil || string(form) != "single":
+			return nil, x402.Errorf("malformed_request", "certificate %s: there are single and batch", clip(string(raw)))
 		}
 	}
-	if w.Guarantees == nil {
+	list := o.Get("guarantees")
+	if list == nil {
 		s, err := decodeItem[guarantee.Signed](body)
 		if err != nil {
 			return nil, err
@@ -70,10 +92,10 @@ func (h *handler) postGuarantees(r *http.Request) (any, error) {
 		}
 		return certificateAnswer{res.Certificate, res.Replayed}, nil
 	}
-	if w.Claims != nil {
+	if o.Get("claims") != nil {
 		return nil, x402.Errorf("malformed_request", "one guarantee or many, not both at once")
 	}
-	return many(h, r, *w.Guarantees, "not_found", "payer_signature_invalid", func(list []guarantee.Signed) ([]any, []error) {
+	return many(h, r, list, "not_found", "payer_signature_invalid", func(list []guarantee.Signed) ([]any, []error) {
 		requests := make([]clearing.Request, len(list))
 		for i, s := range list {
 			requests[i] = clearing.Request{Signed: s, Batch: batch}
@@ -93,16 +115,9 @@ type noteAnswer struct {
 
 // postNotes takes one note, or many.
 func (h *handler) postNotes(r *http.Request) (any, error) {
-	body, err := readBody(r)
+	body, o, err := readObject(r)
 	if err != nil {
 		return nil, err
-	}
-	var w struct {
-		Notes  *[]json.RawMessage `json:"notes"`
-		Digest json.RawMessage    `json:"digest"`
-	}
-	if err := x402.Decode(body, &w); err != nil {
-		return nil, malformed(err)
 	}
 	take := func(list []guarantee.SignedNote) ([]any, []error) {
 		out := make([]any, len(list))
@@ -111,7 +126,8 @@ func (h *handler) postNotes(r *http.Request) (any, error) {
 		}
 		return out, h.House.Note(r.Context(), list, h.Now())
 	}
-	if w.Notes == nil {
+	list := o.Get("notes")
+	if list == nil {
 		n, err := decodeItem[guarantee.SignedNote](body)
 		if err != nil {
 			return nil, err
@@ -122,21 +138,26 @@ func (h *handler) postNotes(r *http.Request) (any, error) {
 		}
 		return out[0], nil
 	}
-	if w.Digest != nil {
+	if o.Get("digest") != nil {
 		return nil, x402.Errorf("malformed_request", "one note or many, not both at once")
 	}
-	return many(h, r, *w.Notes, "note_invalid", "note_invalid", take)
+	return many(h, r, list, "note_invalid", "note_invalid", take)
 }
 
 // many decodes items, does the good ones together, and answers each in its place: an item's fault touches no other.
-func many[T any](h *handler, r *http.Request, raw []json.RawMessage, notFound, signature string, do func([]T) ([]any, []error)) (any, error) {
-	if len(raw) == 0 || len(raw) > ItemsMax {
-		return nil, x402.Errorf("malformed_request", "%d items: between 1 and %d are taken at once", len(raw), ItemsMax)
+func many[T any, P item[T]](h *handler, r *http.Request, raw []byte, notFound, signature string, do func([]T) ([]any, []error)) (any, error) {
+	var items [][]byte
+	err := jsonobject.List(raw, func(value []byte) error { items = append(items, value); return nil })
+	if err != nil {
+		return nil, malformed(err)
 	}
-	answers := make([]any, len(raw))
-	list, place := make([]T, 0, len(raw)), make([]int, 0, len(raw))
-	for i, item := range raw {
-		v, err := decodeItem[T](item)
+	if len(items) == 0 || len(items) > ItemsMax {
+		return nil, x402.Errorf("malformed_request", "%d items: between 1 and %d are taken at once", len(items), ItemsMax)
+	}
+	answers := make(results, len(items))
+	list, place := make([]T, 0, len(items)), make([]int, 0, len(items))
+	for i, item := range items {
+		v, err := decodeItem[T, P](item)
 		if err != nil {
 			answers[i] = h.public(r, err, notFound, signature)
 			continue
@@ -153,14 +174,20 @@ func many[T any](h *handler, r *http.Request, raw []json.RawMessage, notFound, s
 			}
 		}
 	}
-	return results{answers}, nil
+	return answers, nil
 }
 
-func decodeItem[T any](raw []byte) (v T, err error) {
+// item is what reads itself from JSON.
+type item[T any] interface {
+	*T
+	json.Unmarshaler
+}
+
+func decodeItem[T any, P item[T]](raw []byte) (v T, err error) {
 	if len(raw) > itemBytesMax {
 		return v, x402.Errorf("body_too_large", "item of %d bytes: at most %d are read", len(raw), itemBytesMax)
 	}
-	if err := json.Unmarshal(raw, &v); err != nil {
+	if err := P(&v).UnmarshalJSON(raw); err != nil {
 		return v, malformed(err)
 	}
 	return v, nil
@@ -172,6 +199,17 @@ func malformed(err error) error {
 		return err
 	}
 	return x402.Errorf("malformed_request", "body: %w", err)
+}
+
+// readObject reads a body that is a JSON object, and splits it.
+func readObject(r *http.Request) (body []byte, o jsonobject.Object, err error) {
+	if body, err = readBody(r); err != nil {
+		return nil, nil, err
+	}
+	if o, err = jsonobject.Parse(body, bytes.EqualFold); err != nil {
+		return nil, nil, malformed(err)
+	}
+	return body, o, nil
 }
 
 // readBody reads a JSON body. What curl sends by default is taken for JSON too.
@@ -190,7 +228,10 @@ func readBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > bodyBytesMax {
 		return nil, errBodyTooLarge
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, bodyBytesMax+1))
+	// A body of known length is read without growing, but nobody is given much memory for a promise.
+	in := bytes.NewBuffer(make([]byte, 0, min(max(0, r.ContentLength), 64<<10)+bytes.MinRead))
+	_, err := in.ReadFrom(io.LimitReader(r.Body, bodyBytesMax+1))
+	body := in.Bytes()
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, x402.Errorf("malformed_request", "body ends before its length")

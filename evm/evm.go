@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"golang.org/x/crypto/sha3"
 )
@@ -19,9 +18,10 @@ type Address [20]byte
 
 // ParseAddress reads 40 hexadecimal digits after 0x, in any letter case: addresses are compared by value, and a
 // checksum is not asked for.
-func ParseAddress(s string) (Address, error) {
-	var a Address
-	err := errPrefix
+func ParseAddress(s string) (Address, error) { return parseAddress(s) }
+
+func parseAddress[T text](s T) (a Address, err error) {
+	err = errPrefix
 	if hasPrefix(s) {
 		err = decodeFixed(a[:], s)
 	}
@@ -70,7 +70,7 @@ func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil 
 
 // UnmarshalText implements encoding.TextUnmarshaler; see ParseAddress.
 func (a *Address) UnmarshalText(text []byte) (err error) {
-	*a, err = ParseAddress(string(text))
+	*a, err = parseAddress(text)
 	return err
 }
 
@@ -81,8 +81,9 @@ func (a Address) Word() (w [32]byte) { copy(w[12:], a[:]); return w }
 type Hash [32]byte
 
 // ParseHash reads 64 hexadecimal digits, with or without 0x.
-func ParseHash(s string) (Hash, error) {
-	var h Hash
+func ParseHash(s string) (Hash, error) { return parseHash(s) }
+
+func parseHash[T text](s T) (h Hash, err error) {
 	if err := decodeFixed(h[:], s); err != nil {
 		return Hash{}, fmt.Errorf("hash %q: %w", clip(s), err)
 	}
@@ -111,7 +112,7 @@ func (h Hash) Short() string { s := h.String(); return s[:4] + "…" + s[64:] }
 func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler; see ParseHash.
-func (h *Hash) UnmarshalText(text []byte) (err error) { *h, err = ParseHash(string(text)); return err }
+func (h *Hash) UnmarshalText(text []byte) (err error) { *h, err = parseHash(text); return err }
 
 // Keccak256 hashes the concatenation of parts.
 func Keccak256(parts ...[]byte) (h Hash) {
@@ -128,8 +129,9 @@ type Signature [65]byte
 
 // ParseSignature reads 65 bytes of hexadecimal. A v of 0 or 1 becomes 27 or 28; any other v, and a high s, are left
 // for [Recover] to refuse.
-func ParseSignature(s string) (Signature, error) {
-	var sig Signature
+func ParseSignature(s string) (Signature, error) { return parseSignature(s) }
+
+func parseSignature[T text](s T) (sig Signature, err error) {
 	if err := decodeFixed(sig[:], s); err != nil {
 		return Signature{}, fmt.Errorf("signature: %w", err)
 	}
@@ -147,7 +149,7 @@ func (s Signature) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 
 // UnmarshalText implements encoding.TextUnmarshaler; see ParseSignature.
 func (s *Signature) UnmarshalText(text []byte) (err error) {
-	*s, err = ParseSignature(string(text))
+	*s, err = parseSignature(text)
 	return err
 }
 
@@ -159,25 +161,46 @@ var (
 	errLength = errors.New("wrong length")
 )
 
-func hasPrefix(s string) bool { return strings.HasPrefix(s, "0x") || strings.HasPrefix(s, "0X") }
+// text is what numbers are read from, without a copy of bytes that came from outside.
+type text interface{ string | []byte }
 
-func decodeFixed(dst []byte, s string) error {
-	digits := s
+func hasPrefix[T text](s T) bool { return len(s) > 1 && s[0] == '0' && s[1]|0x20 == 'x' }
+
+func decodeFixed[T text](dst []byte, s T) error {
 	if hasPrefix(s) {
-		digits = s[2:]
+		s = s[2:]
 	}
-	if len(digits) != 2*len(dst) {
-		return fmt.Errorf("%w: %d hexadecimal digits, want %d", errLength, len(digits), 2*len(dst))
+	if len(s) != 2*len(dst) {
+		return fmt.Errorf("%w: %d hexadecimal digits, want %d", errLength, len(s), 2*len(dst))
 	}
-	if _, err := hex.Decode(dst, []byte(digits)); err != nil {
-		return errors.New("not hexadecimal")
+	for i := range dst {
+		high, low := nibbles[s[2*i]], nibbles[s[2*i+1]]
+		if high|low > 15 {
+			return errors.New("not hexadecimal")
+		}
+		dst[i] = high<<4 | low
 	}
 	return nil
 }
 
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
+// nibbles is the value of each hexadecimal digit, and 255 of everything else.
+var nibbles = func() (t [256]byte) {
+	for c := range t {
+		switch digit := byte(c) | 0x20; {
+		case '0' <= c && c <= '9':
+			t[c] = byte(c) - '0'
+		case 'a' <= digit && digit <= 'f':
+			t[c] = digit - 'a' + 10
+		default:
+			t[c] = 255
+		}
 	}
-	return s
+	return t
+}()
+
+func clip[T text](s T) string {
+	if len(s) > 80 {
+		return string(s[:80]) + "…"
+	}
+	return string(s)
 }

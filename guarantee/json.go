@@ -14,6 +14,9 @@ import (
 // What is written here is written piece by piece: encoding/json would scan every value again for each level that it is
 // nested in, and a certificate has three.
 
+// appendHex writes bytes as hexadecimal text with 0x.
+func appendHex(b, value []byte) []byte { return hex.AppendEncode(append(b, "0x"...), value) }
+
 // MarshalJSON writes the claims as 4Mica's clients do: lower-case addresses, minimal hexadecimal numbers.
 func (c Claims) MarshalJSON() ([]byte, error) { return c.appendJSON(make([]byte, 0, 384)) }
 
@@ -23,15 +26,15 @@ func (c Claims) appendJSON(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	b = append(b, `{"version":"v1","user_address":"`...)
-	b = append(b, c.Payer.Lower()...)
+	b = appendHex(b, c.Payer[:])
 	b = append(b, `","recipient_address":"`...)
-	b = append(b, c.Payee.Lower()...)
+	b = appendHex(b, c.Payee[:])
 	b = append(b, `","req_id":"`...)
 	b = append(b, reqID.Hex()...)
 	b = append(b, `","amount":"`...)
 	b = append(b, c.Amount.Hex()...)
 	b = append(b, `","asset_address":"`...)
-	b = append(b, c.Asset.Lower()...)
+	b = appendHex(b, c.Asset[:])
 	b = append(b, `","timestamp":`...)
 	b = strconv.AppendUint(b, c.Timestamp, 10)
 	return append(b, '}'), nil
@@ -59,10 +62,10 @@ func (c *Claims) read(o jsonobject.Object) error {
 	var out Claims
 	var reqID money.Amount
 	name := "user_address"
-	err := readAddress(&out.Payer, o.Get(name))
+	err := readFixed(&out.Payer, o.Get(name))
 	if err == nil {
 		name = "recipient_address"
-		err = readAddress(&out.Payee, o.Get(name))
+		err = readFixed(&out.Payee, o.Get(name))
 	}
 	if err == nil {
 		name = "req_id"
@@ -74,7 +77,7 @@ func (c *Claims) read(o jsonobject.Object) error {
 	}
 	if err == nil {
 		name = "asset_address"
-		err = readAddress(&out.Asset, o.Get(name))
+		err = readFixed(&out.Asset, o.Get(name))
 	}
 	if err == nil {
 		name = "timestamp"
@@ -89,19 +92,22 @@ func (c *Claims) read(o jsonobject.Object) error {
 }
 
 // MarshalJSON writes the body of a guarantee request.
-func (s Signed) MarshalJSON() ([]byte, error) {
-	form, err := json.Marshal(string(s.Form)) // may be any text
-	if err != nil {
-		return nil, err
-	}
-	b, err := s.Claims.appendJSON(append(make([]byte, 0, 640), `{"claims":`...))
+func (s Signed) MarshalJSON() ([]byte, error) { return s.AppendJSON(make([]byte, 0, 640)) }
+
+// AppendJSON is MarshalJSON behind what is in b.
+func (s Signed) AppendJSON(b []byte) ([]byte, error) {
+	b, err := s.Claims.appendJSON(append(b, `{"claims":`...))
 	if err != nil {
 		return nil, err
 	}
 	b = append(b, `,"signature":"`...)
-	b = append(b, s.Signature.String()...)
+	b = appendHex(b, s.Signature[:])
 	b = append(b, `","scheme":`...)
-	return append(append(b, form...), '}'), nil
+	if s.Form == EIP712 {
+		return append(b, `"eip712"}`...), nil
+	}
+	form, err := json.Marshal(string(s.Form)) // may be any text
+	return append(append(b, form...), '}'), err
 }
 
 // UnmarshalJSON reads the body of a guarantee request. A missing scheme is [EIP712]; unknown members are ignored, a
@@ -119,7 +125,7 @@ func (s *Signed) UnmarshalJSON(b []byte) error {
 	if err := out.Claims.read(inner); err != nil {
 		return fmt.Errorf("guarantee: %w", err)
 	}
-	if err := readSignature(&out.Signature, o.Get("signature")); err != nil {
+	if err := readFixed(&out.Signature, o.Get("signature")); err != nil {
 		return fmt.Errorf("guarantee: signature: %w", err)
 	}
 	if raw := o.Get("scheme"); raw != nil {
@@ -134,8 +140,11 @@ func (s *Signed) UnmarshalJSON(b []byte) error {
 }
 
 // MarshalJSON writes claims and signature in hexadecimal without 0x, as 4Mica's core does.
-func (c Certificate) MarshalJSON() ([]byte, error) {
-	b := append(make([]byte, 0, 2048), `{"claims":"`...)
+func (c Certificate) MarshalJSON() ([]byte, error) { return c.AppendJSON(make([]byte, 0, 2048)), nil }
+
+// AppendJSON is MarshalJSON behind what is in b.
+func (c Certificate) AppendJSON(b []byte) []byte {
+	b = append(b, `{"claims":"`...)
 	b = hex.AppendEncode(b, c.Claims)
 	b = append(b, `","signature":"`...)
 	b = hex.AppendEncode(b, c.Signature[:])
@@ -143,7 +152,7 @@ func (c Certificate) MarshalJSON() ([]byte, error) {
 	if c.Batch != nil {
 		b = c.Batch.appendJSON(append(b, `,"batch":`...))
 	}
-	return append(b, '}'), nil
+	return append(b, '}')
 }
 
 // UnmarshalJSON reads a certificate, with or without 0x. It checks shapes only; see [Verifier.Verify].
@@ -178,7 +187,7 @@ func (p Inclusion) MarshalJSON() ([]byte, error) { return p.appendJSON(make([]by
 
 func (p Inclusion) appendJSON(b []byte) []byte {
 	b = append(b, `{"root":"`...)
-	b = append(b, p.Root.String()...)
+	b = appendHex(b, p.Root[:])
 	b = append(b, `","index":`...)
 	b = strconv.AppendUint(b, uint64(p.Index), 10)
 	b = append(b, `,"size":`...)
@@ -189,7 +198,7 @@ func (p Inclusion) appendJSON(b []byte) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, '"')
-		b = append(b, s.String()...)
+		b = appendHex(b, s[:])
 		b = append(b, '"')
 	}
 	return append(b, "]}"...)
@@ -210,7 +219,7 @@ func (p *Inclusion) UnmarshalJSON(b []byte) error {
 func (p *Inclusion) read(o jsonobject.Object) error {
 	var out Inclusion
 	var index, size uint64
-	if err := readHash(&out.Root, o.Get("root")); err != nil {
+	if err := readFixed(&out.Root, o.Get("root")); err != nil {
 		return fmt.Errorf("root: %w", err)
 	}
 	if err := readUint64(&index, o.Get("index")); err != nil {
@@ -273,18 +282,18 @@ func (n *SignedNote) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("note: %w", err)
 	}
 	var out SignedNote
-	if err := readHash(&out.Digest, o.Get("digest")); err != nil {
+	if err := readFixed(&out.Digest, o.Get("digest")); err != nil {
 		return fmt.Errorf("note: digest: %w", err)
 	}
 	if err := readNumber(&out.Amount, o.Get("amount")); err != nil {
 		return fmt.Errorf("note: amount: %w", err)
 	}
 	if raw := o.Get("reason"); raw != nil {
-		if err := readHash(&out.Reason, raw); err != nil {
+		if err := readFixed(&out.Reason, raw); err != nil {
 			return fmt.Errorf("note: reason: %w", err)
 		}
 	}
-	if err := readSignature(&out.Signature, o.Get("signature")); err != nil {
+	if err := readFixed(&out.Signature, o.Get("signature")); err != nil {
 		return fmt.Errorf("note: signature: %w", err)
 	}
 	*n = out

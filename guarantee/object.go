@@ -2,6 +2,7 @@ package guarantee
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/hex"
 	"fmt"
 
@@ -10,11 +11,15 @@ import (
 	"github.com/farthing402/farthing/money"
 )
 
-// members splits a JSON object.
-func members(b []byte) (jsonobject.Object, error) { return malformed(jsonobject.Parse(b, bytes.Equal)) }
+// members splits a JSON object. Names that differ in letter case only are one name twice: another reader may take either.
+func members(b []byte) (jsonobject.Object, error) {
+	return malformed(jsonobject.Parse(b, bytes.EqualFold))
+}
 
 // split is members of text that is JSON already.
-func split(b []byte) (jsonobject.Object, error) { return malformed(jsonobject.Split(b, bytes.Equal)) }
+func split(b []byte) (jsonobject.Object, error) {
+	return malformed(jsonobject.Split(b, bytes.EqualFold))
+}
 
 // unquote returns the text of a JSON string.
 func unquote(raw []byte) ([]byte, error) { return malformed(jsonobject.Unquote(raw)) }
@@ -29,31 +34,20 @@ func malformed[T any](v T, err error) (T, error) {
 
 // The readers below take a member's raw value and are given nil for one that is missing.
 
-func readText(raw []byte) (string, error) {
+func readText(raw []byte) ([]byte, error) {
 	if raw == nil {
-		return "", fmt.Errorf("missing: %w", ErrMalformed)
+		return nil, fmt.Errorf("missing: %w", ErrMalformed)
 	}
-	text, err := unquote(raw)
-	return string(text), err
+	return unquote(raw)
 }
 
-func readAddress(into *evm.Address, raw []byte) error {
+// readFixed takes an address, a hash or a signature.
+func readFixed(into encoding.TextUnmarshaler, raw []byte) error {
 	text, err := readText(raw)
 	if err != nil {
 		return err
 	}
-	if *into, err = evm.ParseAddress(text); err != nil {
-		return fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	return nil
-}
-
-func readHash(into *evm.Hash, raw []byte) error {
-	text, err := readText(raw)
-	if err != nil {
-		return err
-	}
-	if *into, err = evm.ParseHash(text); err != nil {
+	if err := into.UnmarshalText(text); err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return nil
@@ -61,48 +55,27 @@ func readHash(into *evm.Hash, raw []byte) error {
 
 // readHashes takes a list, which may be empty, of at most so many hashes.
 func readHashes(raw []byte, most int) ([]evm.Hash, error) {
-	if len(raw) == 0 || raw[0] != '[' {
-		return nil, fmt.Errorf("not a list: %w", ErrMalformed)
-	}
-	list := []evm.Hash{}
-	for i := jsonobject.SkipSpace(raw, 1); raw[i] != ']'; {
-		end := jsonobject.ValueEnd(raw, i)
-		var h evm.Hash
-		if err := readHash(&h, raw[i:end]); err != nil {
-			return nil, err
-		}
+	list := make([]evm.Hash, 0, min(len(raw)/len(`"0x",`+(evm.Hash{}).String()), most))
+	err := jsonobject.List(raw, func(value []byte) error {
 		if len(list) == most {
-			return nil, fmt.Errorf("more than %d: %w", most, ErrMalformed)
+			return fmt.Errorf("more than %d", most)
 		}
-		list = append(list, h)
-		if i = jsonobject.SkipSpace(raw, end); raw[i] == ',' {
-			i = jsonobject.SkipSpace(raw, i+1)
-		}
-	}
-	return list, nil
-}
-
-func readSignature(into *evm.Signature, raw []byte) error {
-	text, err := readText(raw)
-	if err != nil {
-		return err
-	}
-	if *into, err = evm.ParseSignature(text); err != nil {
-		return fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	return nil
+		list = append(list, evm.Hash{})
+		return readFixed(&list[len(list)-1], value)
+	})
+	return malformed(list, err)
 }
 
 // readNumber takes text, decimal or 0x, and a JSON integer.
 func readNumber(into *money.Amount, raw []byte) error {
-	text := string(raw)
+	text := raw
 	if raw == nil || raw[0] == '"' {
 		var err error
 		if text, err = readText(raw); err != nil {
 			return err
 		}
 	}
-	n, err := money.ParseAmount(text)
+	n, err := money.ParseAmount(string(text))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
@@ -125,10 +98,7 @@ func readUint64(into *uint64, raw []byte) error {
 
 // readHex takes hexadecimal of exactly as many bytes, with or without 0x.
 func readHex(into, raw []byte) error {
-	if raw == nil {
-		return fmt.Errorf("missing: %w", ErrMalformed)
-	}
-	digits, err := unquote(raw)
+	digits, err := readText(raw)
 	if err != nil {
 		return err
 	}

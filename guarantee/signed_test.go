@@ -131,7 +131,7 @@ func TestSignedJSONLiberalIn(t *testing.T) {
 		"small v":                  body(map[string]string{"signature": `"` + vec.V1.EIP712.Signature.String()[:130] + `01"`}),
 		"no scheme":                strings.Replace(body(nil), `,"scheme":"eip712"`, ``, 1),
 		"unknown members":          strings.Replace(body(nil), `{"claims":{`, `{"certificate":"batch","claims":{"note":{"a":[1,{}]},`, 1),
-		"other case is unknown":    strings.Replace(body(nil), `"amount":`, `"Amount":"7","amount":`, 1),
+		"unknown in capitals":      strings.Replace(body(nil), `"amount":`, `"AMOUNTS":"7","amount":`, 1),
 		"spaces":                   "\n " + strings.ReplaceAll(body(nil), ",", " ,\n ") + " ",
 	} {
 		var s Signed
@@ -156,21 +156,22 @@ func TestSignedJSONRefuses(t *testing.T) {
 		err  error
 	}
 	cases := map[string]refusal{
-		"nothing":           {``, ErrMalformed},
-		"null":              {`null`, ErrMalformed},
-		"list":              {`[]`, ErrMalformed},
-		"empty":             {`{}`, ErrMalformed},
-		"cut off":           {body(nil)[:100], ErrMalformed},
-		"two values":        {body(nil) + `{}`, ErrMalformed},
-		"claims null":       {`{"claims":null,"signature":"0x"}`, ErrMalformed},
-		"no version":        {strings.Replace(body(nil), `"version":"v1",`, ``, 1), ErrMalformed},
-		"claims twice":      {strings.Replace(body(nil), `{"claims"`, `{"claims":{},"claims"`, 1), ErrMalformed},
-		"amount twice":      {strings.Replace(body(nil), `"amount"`, `"amount":"1","amount"`, 1), ErrMalformed},
-		"amount in escapes": {strings.Replace(body(nil), `"amount"`, `"\u0061mount":"1","amount"`, 1), ErrMalformed},
-		"version 2":         {body(map[string]string{"version": `"v2"`}), ErrVersion},
-		"version number 2":  {body(map[string]string{"version": `2`}), ErrVersion},
-		"version null":      {body(map[string]string{"version": `null`}), ErrVersion},
-		"no signature":      {strings.Replace(body(nil), `"signature"`, `"sig"`, 1), ErrMalformed},
+		"nothing":             {``, ErrMalformed},
+		"null":                {`null`, ErrMalformed},
+		"list":                {`[]`, ErrMalformed},
+		"empty":               {`{}`, ErrMalformed},
+		"cut off":             {body(nil)[:100], ErrMalformed},
+		"two values":          {body(nil) + `{}`, ErrMalformed},
+		"claims null":         {`{"claims":null,"signature":"0x"}`, ErrMalformed},
+		"no version":          {strings.Replace(body(nil), `"version":"v1",`, ``, 1), ErrMalformed},
+		"claims twice":        {strings.Replace(body(nil), `{"claims"`, `{"claims":{},"claims"`, 1), ErrMalformed},
+		"amount twice":        {strings.Replace(body(nil), `"amount"`, `"amount":"1","amount"`, 1), ErrMalformed},
+		"amount in two cases": {strings.Replace(body(nil), `"amount"`, `"Amount":"1","amount"`, 1), ErrMalformed},
+		"amount in escapes":   {strings.Replace(body(nil), `"amount"`, `"\u0061mount":"1","amount"`, 1), ErrMalformed},
+		"version 2":           {body(map[string]string{"version": `"v2"`}), ErrVersion},
+		"version number 2":    {body(map[string]string{"version": `2`}), ErrVersion},
+		"version null":        {body(map[string]string{"version": `null`}), ErrVersion},
+		"no signature":        {strings.Replace(body(nil), `"signature"`, `"sig"`, 1), ErrMalformed},
 	}
 	for _, m := range []struct{ name, value string }{
 		{"user_address", `""`}, {"user_address", `"0x1"`}, {"user_address", `7`}, {"user_address", `null`},

@@ -89,12 +89,12 @@ func eachMember(b []byte, f func(name, value []byte) error) error {
 
 // valid returns what is wrong with JSON text.
 func valid(b []byte) error {
-	if json.Valid(b) {
+	if jsonobject.Valid(b) {
 		return nil
 	}
 	var v any
 	if err := json.Unmarshal(b, &v); err != nil {
 		return err
 	}
-	return errors.New("not JSON")
+	return errors.New("nested too deeply")
 }

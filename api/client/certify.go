@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/internal/jsonobject"
 )
 
 const (
@@ -56,46 +58,64 @@ func (c *Client) CertifyMany(ctx context.Context, list []guarantee.Signed) ([]Re
 	return results, nil
 }
 
-type certifyRequest struct {
-	Guarantees  []guarantee.Signed `json:"guarantees"`
-	Certificate string             `json:"certificate"`
+// signedBytes is about how much JSON a guarantee's request is.
+const signedBytes = 640
+
+// certifyRequest writes the body of a call for many guarantees.
+func certifyRequest(list []guarantee.Signed) (b []byte, err error) {
+	b = append(make([]byte, 0, signedBytes*(1+len(list))), `{"guarantees":[`...)
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = s.AppendJSON(b); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, `],"certificate":"batch"}`...), nil
 }
 
 func (c *Client) postMany(ctx context.Context, list []guarantee.Signed) ([]Result, error) {
-	var answer struct {
-		Results []json.RawMessage `json:"results"`
+	body, err := certifyRequest(list)
+	if err != nil {
+		return nil, badRequest(err)
 	}
-	if err := c.do(ctx, http.MethodPost, "/core/guarantees", certifyRequest{list, "batch"}, &answer); err != nil {
+	answer, err := c.answer(ctx, http.MethodPost, "/core/guarantees", body)
+	if err != nil {
 		return nil, err
 	}
-	if len(answer.Results) != len(list) {
-		return nil, c.unreachable(ctx, fmt.Errorf("answered %d guarantees with %d results", len(list), len(answer.Results)))
+	results := make([]Result, 0, len(list))
+	o, err := jsonobject.Parse(answer, bytes.EqualFold)
+	if err == nil {
+		err = jsonobject.List(o.Get("results"), func(raw []byte) error {
+			results = append(results, c.result(ctx, raw))
+			return nil
+		})
 	}
-	results := make([]Result, len(list))
-	for i, raw := range answer.Results {
-		results[i] = c.result(ctx, raw)
+	switch {
+	case err != nil:
+		return nil, c.unreachable(ctx, fmt.Errorf("answer cannot be read: %w", err))
+	case len(results) != len(list):
+		return nil, c.unreachable(ctx, fmt.Errorf("answered %d guarantees with %d results", len(list), len(results)))
 	}
 	return results, nil
 }
 
-func (c *Client) result(ctx context.Context, raw json.RawMessage) (r Result) {
-	// Almost every result is a certificate, so whether it is a refusal is asked only of one that has a refusal's members:
-	// reading one as the other costs as much as checking a signature.
-	var w struct {
-		Error    json.RawMessage `json:"error"`
-		Code     json.RawMessage `json:"code"`
-		Replayed bool            `json:"replayed"`
-	}
-	err := json.Unmarshal(raw, &w)
-	if w.Error != nil || w.Code != nil {
+func (c *Client) result(ctx context.Context, raw []byte) (r Result) {
+	// Almost every result is a certificate, so whether it is a refusal is asked only of one that has a refusal's members.
+	o, err := jsonobject.Split(raw, bytes.EqualFold)
+	if o.Get("error") != nil || o.Get("code") != nil {
 		if refusal := refused(raw, "house_refused"); refusal != nil {
 			return Result{Err: refusal}
 		}
 	}
-	if err := errors.Join(err, r.Certificate.UnmarshalJSON(raw)); err != nil {
+	if err == nil {
+		err = r.Certificate.UnmarshalJSON(raw)
+	}
+	if err != nil {
 		return Result{Err: c.unreachable(ctx, err)}
 	}
-	r.Replayed = w.Replayed
+	r.Replayed = string(o.Get("replayed")) == "true"
 	return r
 }
 

@@ -85,12 +85,16 @@ func (c *Client) get(ctx context.Context, path string, out any) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body, out any) error {
-	status, answer, err := c.send(ctx, method, path, body)
+	var raw []byte
+	if body != nil {
+		var err error
+		if raw, err = json.Marshal(body); err != nil {
+			return badRequest(err)
+		}
+	}
+	answer, err := c.answer(ctx, method, path, raw)
 	if err != nil {
 		return err
-	}
-	if status/100 != 2 {
-		return c.refusal(ctx, status, answer)
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
 		return c.unreachable(ctx, fmt.Errorf("answer cannot be read: %w", err))
@@ -98,17 +102,27 @@ func (c *Client) do(ctx context.Context, method, path string, body, out any) err
 	return nil
 }
 
-// send returns whatever was answered, refusals included.
-func (c *Client) send(parent context.Context, method, path string, body any) (status int, answer []byte, err error) {
+// badRequest is the error of what cannot be written as JSON.
+func badRequest(err error) error {
+	return &x402.Error{Code: "malformed_request", Message: fmt.Sprintf("clearing house: %v", err)}
+}
+
+// answer returns what was answered with success; a refusal is an error.
+func (c *Client) answer(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	status, answer, err := c.send(ctx, method, path, body)
+	if err == nil && status/100 != 2 {
+		err = c.refusal(ctx, status, answer)
+	}
+	return answer, err
+}
+
+// send returns whatever was answered, refusals included. A request without a body has a nil one.
+func (c *Client) send(parent context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
 	ctx, cancel := context.WithTimeout(parent, c.timeout)
 	defer cancel()
 	var in io.Reader
 	if body != nil {
-		raw, err := json.Marshal(body)
-		if err != nil {
-			return 0, nil, &x402.Error{Code: "malformed_request", Message: fmt.Sprintf("clearing house: %v", err)}
-		}
-		in = bytes.NewReader(raw)
+		in = bytes.NewReader(body)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
 	if err != nil {
@@ -126,7 +140,10 @@ func (c *Client) send(parent context.Context, method, path string, body any) (st
 		return 0, nil, c.unreachable(parent, err)
 	}
 	defer resp.Body.Close()
-	answer, err = io.ReadAll(io.LimitReader(resp.Body, answerBytesMax+1))
+	known := min(max(0, resp.ContentLength), answerBytesMax) // an answer of known length is read without growing
+	out := bytes.NewBuffer(make([]byte, 0, known+bytes.MinRead))
+	_, err = out.ReadFrom(io.LimitReader(resp.Body, answerBytesMax+1))
+	answer = out.Bytes()
 	if err == nil && len(answer) > answerBytesMax {
 		err = errors.New("answer is too large")
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +15,7 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
-	"github.com/farthing402/farthing/x402"
+	"github.com/farthing402/farthing/internal/jsonobject"
 )
 
 const (
@@ -270,40 +269,78 @@ func (b *bench) batched() side {
 // bodies are what one call of 64 guarantees sends and gets.
 type bodies struct{ request, answer []byte }
 
-// benchRequest and benchAnswer have the form of the bodies, in the types that client and server use.
-type benchRequest struct {
-	Guarantees  []guarantee.Signed `json:"guarantees"`
-	Certificate string             `json:"certificate"`
-}
-
-type benchAnswer struct {
-	Results []guarantee.Certificate `json:"results"`
-}
-
 // exchange makes the values of one call.
-func (b *bench) exchange(ctx context.Context) (benchRequest, benchAnswer, error) {
-	list, err := b.signed(ctx, 0, benchCall)
-	if err != nil {
-		return benchRequest{}, benchAnswer{}, err
+func (b *bench) exchange(ctx context.Context) (list []guarantee.Signed, certificates []guarantee.Certificate, err error) {
+	if list, err = b.signed(ctx, 0, benchCall); err != nil {
+		return nil, nil, err
 	}
 	domain, cycle, claims, err := b.claims(ctx, benchCall)
-	if err != nil {
-		return benchRequest{}, benchAnswer{}, err
+	if err == nil {
+		certificates, err = b.authority.CertifyBatch(domain, cycle, claims)
 	}
-	certificates, err := b.authority.CertifyBatch(domain, cycle, claims)
-	return benchRequest{list, "batch"}, benchAnswer{certificates}, err
+	return list, certificates, err
+}
+
+// write makes the bodies of one call, as client and server do.
+func (body *bodies) write(list []guarantee.Signed, certificates []guarantee.Certificate) (err error) {
+	b := append(body.request[:0], `{"guarantees":[`...)
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = s.AppendJSON(b); err != nil {
+			return err
+		}
+	}
+	body.request = append(b, `],"certificate":"batch"}`...)
+	b = append(body.answer[:0], `{"results":[`...)
+	for i, c := range certificates {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = c.AppendJSON(b)
+	}
+	body.answer = append(b, `]}`...)
+	return nil
+}
+
+// read takes them apart again, as client and server do.
+func (body *bodies) read() error {
+	count := func(text []byte, name string, item func(raw []byte) error) (n int, err error) {
+		o, err := jsonobject.Parse(text, bytes.EqualFold)
+		if err != nil {
+			return 0, err
+		}
+		return n, jsonobject.List(o.Get(name), func(raw []byte) error { n++; return item(raw) })
+	}
+	asked, err := count(body.request, "guarantees", func(raw []byte) error { return new(guarantee.Signed).UnmarshalJSON(raw) })
+	if err != nil {
+		return err
+	}
+	got, err := count(body.answer, "results", func(raw []byte) error {
+		o, err := jsonobject.Split(raw, bytes.EqualFold)
+		if err != nil || o.Get("error") != nil {
+			return errors.Join(err, errors.New("a certificate is read as a refusal"))
+		}
+		return new(guarantee.Certificate).UnmarshalJSON(raw)
+	})
+	if err == nil && (asked != benchCall || got != benchCall) {
+		err = errors.New("a guarantee or certificate got lost in JSON")
+	}
+	return err
 }
 
 // json encodes and decodes requests and answers, as both ends of a call together do, on one core.
 func (b *bench) json() side {
 	return side{count: b.Sizes.JSON, slice: func(ctx context.Context, n int) (time.Duration, error) {
-		request, answer, err := b.exchange(ctx)
+		list, certificates, err := b.exchange(ctx)
 		if err != nil {
 			return 0, err
 		}
+		var body bodies
 		began := time.Now()
 		for range (n + benchCall - 1) / benchCall {
-			if err := jsonBothEnds(request, answer); err != nil {
+			if err := errors.Join(body.write(list, certificates), body.read()); err != nil {
 				return 0, err
 			}
 		}
@@ -311,60 +348,14 @@ func (b *bench) json() side {
 	}}
 }
 
-func jsonBothEnds(request benchRequest, answer benchAnswer) error {
-	sent, err := json.Marshal(request)
-	if err != nil {
-		return err
-	}
-	var received struct {
-		Guarantees []json.RawMessage `json:"guarantees"`
-	}
-	if err := x402.Decode(sent, &received); err != nil {
-		return err
-	}
-	for _, raw := range received.Guarantees {
-		var s guarantee.Signed
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return err
-		}
-	}
-	answered, err := json.Marshal(answer)
-	if err != nil {
-		return err
-	}
-	var results struct {
-		Results []json.RawMessage `json:"results"`
-	}
-	if err := json.Unmarshal(answered, &results); err != nil {
-		return err
-	}
-	for _, raw := range results.Results {
-		var said struct {
-			Error, Code json.RawMessage
-			Replayed    bool
-		}
-		var c guarantee.Certificate
-		if err := errors.Join(json.Unmarshal(raw, &said), c.UnmarshalJSON(raw)); err != nil {
-			return err
-		}
-	}
-	if len(results.Results) != len(received.Guarantees) {
-		return errors.New("a guarantee or certificate got lost in JSON")
-	}
-	return nil
-}
-
 // http sends bodies as large as those of a call to a server that reads them and answers at once, one after the other.
 func (b *bench) http(ctx context.Context) (side, error) {
-	request, answer, err := b.exchange(ctx)
+	list, certificates, err := b.exchange(ctx)
 	if err != nil {
 		return side{}, err
 	}
 	var body bodies
-	if body.request, err = json.Marshal(request); err != nil {
-		return side{}, err
-	}
-	if body.answer, err = json.Marshal(answer); err != nil {
+	if err := body.write(list, certificates); err != nil {
 		return side{}, err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

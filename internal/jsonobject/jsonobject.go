@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"unicode/utf8"
 )
 
 // Same says whether two names are one name twice: [bytes.Equal], or [bytes.EqualFold] as encoding/json has it.
@@ -25,7 +24,7 @@ const MembersMax = 64
 
 // Parse splits JSON text from outside.
 func Parse(b []byte, same Same) (Object, error) {
-	if !utf8.Valid(b) || !json.Valid(b) {
+	if !Valid(b) {
 		return nil, errors.New("not JSON")
 	}
 	return Split(b, same)
@@ -54,6 +53,23 @@ func Split(b []byte, same Same) (Object, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// List calls f with each value of a list in valid JSON, as it stands. What is no list is an error.
+func List(b []byte, f func(value []byte) error) error {
+	if len(b) == 0 || b[0] != '[' {
+		return errors.New("not a list")
+	}
+	for i := SkipSpace(b, 1); b[i] != ']'; {
+		end := ValueEnd(b, i)
+		if err := f(b[i:end:end]); err != nil {
+			return err
+		}
+		if i = SkipSpace(b, end); b[i] == ',' {
+			i = SkipSpace(b, i+1)
+		}
+	}
+	return nil
 }
 
 // Each calls f with the name, without escapes, and the value, as it stands, of every member of an object in valid JSON, in
@@ -101,14 +117,11 @@ func ValueEnd(b []byte, i int) int {
 	for ; i < len(b); i++ {
 		switch b[i] {
 		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
+			i = textEnd(b, i)
 			if depth == 0 {
-				return i + 1
+				return i
 			}
+			i--
 		case '{', '[':
 			depth++
 		case '}', ']':
