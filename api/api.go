@@ -66,6 +66,7 @@ func New(c Config) http.Handler {
 	h.route("/core/cycles/{cycle}/participants/{participant}/clearing-proof", methods{"GET": h.clearingProof})
 	h.route("/core/cycles/{cycle}/participants/{participant}/clearing-action", methods{"GET": h.clearingAction})
 	h.route("/core/cycles/{cycle}/participants/{participant}/statement", methods{"GET": h.private(h.statement)})
+	h.route("/core/signers/{owner}", methods{"GET": h.signers})
 	h.route("/core/participants/{participant}/unsettled", methods{"GET": h.unsettled})
 	h.route("/core/users/{user}/assets/{asset}", methods{"GET": h.private(h.assetBalance)})
 	h.route("/core/users/{user}/balance", methods{"GET": h.private(h.balance)})

@@ -239,7 +239,7 @@ func TestClientAndHandlerAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []string{"", "note_invalid", "note_not_lower", "note_invalid"} {
+	for i, want := range []string{"", "note_signer", "note_not_lower", "note_invalid"} {
 		var e *x402.Error
 		if got := errs[i]; want == "" && got != nil || want != "" && (!errors.As(got, &e) || e.Code != want) {
 			t.Errorf("note %d: %v, want %q", i, got, want)

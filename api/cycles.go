@@ -287,3 +287,30 @@ func limitOf(r *http.Request, usual, most int) (int, error) {
 	}
 	return n, nil
 }
+
+// signerAnswer is a key that an owner has named on chain, which everybody can read there.
+type signerAnswer struct {
+	Key   evm.Address `json:"key"`
+	Until uint64      `json:"until,omitempty"` // unix seconds; 0 while it is not removed
+}
+
+// signers answers with the keys that sign an owner's notes beside its own.
+func (h *handler) signers(r *http.Request) (any, error) {
+	owner, err := evm.ParseAddress(r.PathValue("owner"))
+	if err != nil {
+		return nil, x402.Errorf("malformed_request", "owner: %w", err)
+	}
+	named, err := h.House.Signers(r.Context(), owner)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]signerAnswer, 0, len(named))
+	for _, s := range named {
+		a := signerAnswer{s.Key, s.Until}
+		if s.Until == clearing.Forever {
+			a.Until = 0
+		}
+		list = append(list, a)
+	}
+	return map[string]any{"signers": list}, nil
+}

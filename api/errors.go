@@ -60,7 +60,7 @@ func coded(err error, notFound, signature string) *x402.Error {
 	case errors.Is(err, clearing.ErrAsset):
 		return say("asset_unsupported")
 	case errors.Is(err, clearing.ErrSigner):
-		return say("note_invalid")
+		return say("note_signer")
 	case errors.Is(err, clearing.ErrRaise):
 		return say("note_not_lower")
 	case errors.Is(err, clearing.ErrCutoff):

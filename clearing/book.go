@@ -72,6 +72,12 @@ type Tx interface {
 	Schedules(asset evm.Address) ([]Schedule, error) // ascending by From
 	PutSchedule(Schedule) error                      // replaces the one with the same From
 	DropSchedule(asset evm.Address, from uint64) error
+
+	// Signer returns a key that an owner has named, and whether it ever did; Signers returns all of them, ascending by key.
+	Signer(owner, key evm.Address) (Signer, bool, error)
+	Signers(owner evm.Address) ([]Signer, error)
+	PutSigner(Signer) error // replaces the one with the same owner and key
+	DropSigner(owner, key evm.Address) error
 	Assets() ([]evm.Address, error) // those that have a schedule
 
 	// Enqueue puts a call into the outbox in this transaction. The same ID and bytes again change nothing; the same ID

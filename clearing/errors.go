@@ -31,8 +31,8 @@ var (
 
 	// ErrNotFound says that there is no such guarantee, cycle or position.
 	ErrNotFound = errors.New("not found")
-	// ErrSigner says that a note is not signed by the guarantee's payee.
-	ErrSigner = errors.New("note is not signed by the payee")
+	// ErrSigner says that a note is signed neither by the guarantee's payee nor by a key that the payee has named.
+	ErrSigner = errors.New("note is not signed by the payee or a key of its")
 	// ErrRaise says that a note does not lower what is payable.
 	ErrRaise = errors.New("note must lower what is payable")
 	// ErrCutoff says that a note came after its cycle's cutoff.

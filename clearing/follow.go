@@ -144,6 +144,7 @@ type undo struct {
 	Cycle     *Cycle            `json:",omitempty"`
 	Mark      *mark             `json:",omitempty"`
 	Schedule  *Schedule         `json:",omitempty"`
+	Signer    *Signer           `json:",omitempty"`
 }
 
 // settings are the members of an account that events replace.
@@ -256,6 +257,8 @@ func (h *House) applyEvent(v *view, stream Stream, b Block, e Event, u *undo) (i
 		return "", v.move(u, e, "bond", bondOf(e.Asset), worldOf(e.Asset), e.Amount)
 	case ScheduleSet:
 		return scheduleSet(v, e, u)
+	case SignerSet:
+		return "", signerSet(v.tx, e, u)
 	case PositionsPosted, CycleCommitted, DebtFilled, DebtorPaid, DebtorDefaulted, CreditorClaimed, CycleFinalized, CycleVoided, ChunkReleased:
 		return h.cycleEvent(v, b, e, u)
 	}
@@ -303,6 +306,19 @@ func scheduleSet(v *view, e Event, u *undo) (ignored string, err error) {
 	return "", v.tx.PutSchedule(*s)
 }
 
+// signerSet names a key, or says when it ends. A removal acts a withdrawal's delay after its block, so that the depth at
+// which it is seen does not matter.
+func signerSet(tx Tx, e Event, u *undo) error {
+	old, found, err := tx.Signer(e.Account, e.Asset)
+	if err != nil {
+		return err
+	}
+	if found {
+		u.Signer = &old
+	}
+	return tx.PutSigner(Signer{Owner: e.Account, Key: e.Asset, Until: e.Time})
+}
+
 // undoEvent puts back what an event replaced.
 func (h *House) undoEvent(v *view, stream Stream, e Event, u undo) error {
 	if err := h.undoCycleEvent(v, e, u); err != nil {
@@ -324,7 +340,12 @@ func (h *House) undoEvent(v *view, stream Stream, e Event, u undo) error {
 			row.AutoSettle = s.AutoSettle
 		}
 	}
-	if e.Kind == ScheduleSet {
+	switch {
+	case e.Kind == SignerSet && u.Signer != nil:
+		return v.tx.PutSigner(*u.Signer)
+	case e.Kind == SignerSet:
+		return v.tx.DropSigner(e.Account, e.Asset)
+	case e.Kind == ScheduleSet:
 		delete(v.schedules, e.Schedule.Asset)
 		if u.Schedule != nil {
 			return v.tx.PutSchedule(*u.Schedule)

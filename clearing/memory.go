@@ -36,11 +36,14 @@ type memory struct {
 	cycleIDs   map[evm.Hash]CycleRef
 	positions  map[cycleGeneration]postings
 	schedules  map[evm.Address][]Schedule
+	signers    map[ownerKey]Signer
 	calls      map[string]evm.Call
 	states     map[string]evm.CallState
 	order      map[string]int // of calls, by when they were asked for
 	blocks     map[Stream][]blockRow
 }
+
+type ownerKey struct{ owner, key evm.Address }
 
 type cycleParty struct {
 	cycle CycleRef
@@ -72,7 +75,8 @@ func NewMemory() *Memory {
 		ofParty: make(map[cycleParty][]evm.Hash), payable: make(map[cycleParty]money.Amount),
 		cycles: make(map[CycleRef]Cycle), cycleIDs: make(map[evm.Hash]CycleRef),
 		positions: make(map[cycleGeneration]postings), schedules: make(map[evm.Address][]Schedule),
-		calls: make(map[string]evm.Call), states: make(map[string]evm.CallState), order: make(map[string]int),
+		signers: make(map[ownerKey]Signer),
+		calls:   make(map[string]evm.Call), states: make(map[string]evm.CallState), order: make(map[string]int),
 		blocks: make(map[Stream][]blockRow),
 	}}
 }
@@ -441,6 +445,29 @@ func (tx *memoryTx) DropSchedule(asset evm.Address, from uint64) error {
 		return remove(tx, tx.schedules, asset)
 	}
 	return set(tx, tx.schedules, asset, list)
+}
+
+func (tx *memoryTx) Signer(owner, key evm.Address) (Signer, bool, error) {
+	s, found := tx.signers[ownerKey{owner, key}]
+	return s, found, nil
+}
+
+func (tx *memoryTx) Signers(owner evm.Address) (list []Signer, err error) {
+	for k, s := range tx.signers {
+		if k.owner == owner {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b Signer) int { return slices.Compare(a.Key[:], b.Key[:]) })
+	return list, nil
+}
+
+func (tx *memoryTx) PutSigner(s Signer) error {
+	return set(tx, tx.signers, ownerKey{s.Owner, s.Key}, s)
+}
+
+func (tx *memoryTx) DropSigner(owner, key evm.Address) error {
+	return remove(tx, tx.signers, ownerKey{owner, key})
 }
 
 func (tx *memoryTx) Assets() ([]evm.Address, error) {

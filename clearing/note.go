@@ -22,7 +22,7 @@ type noting struct {
 // at once. Errors are in the order of notes, nil where a note holds now. The checks run in this order:
 //
 //  1. signature (guarantee.ErrSignature)
-//  2. guarantee ([ErrNotFound]), and that its payee is the signer ([ErrSigner])
+//  2. guarantee ([ErrNotFound]), and that its payee is the signer or has named it ([ErrSigner])
 //  3. whether the same note (amount and reason) holds already, which is success at any time
 //  4. that the note lowers what is payable ([ErrRaise])
 //  5. that the cycle has not reached its cutoff by the house's clock, nor been netted ([ErrCutoff])
@@ -100,9 +100,11 @@ func takeNote(v *view, it *noting) (refused, err error) {
 		return nil, err
 	case !found:
 		return ErrNotFound, nil
-	case it.signer != g.Signed.Claims.Payee:
-		return ErrSigner, nil
-	case g.Note != nil && g.Note.Note == it.note.Note:
+	}
+	if ok, err := signsFor(v.tx, it.signer, g.Signed.Claims.Payee, unix(it.now)); err != nil || !ok {
+		return ErrSigner, err
+	}
+	if g.Note != nil && g.Note.Note == it.note.Note {
 		return nil, nil
 	}
 	freed, lower := g.Payable.Sub(it.note.Amount)
@@ -128,4 +130,13 @@ func takeNote(v *view, it *noting) (refused, err error) {
 	}
 	v.changed(payer)
 	return nil, v.tx.LowerGuarantee(g.Digest, it.note.Amount, it.note)
+}
+
+// signsFor reports whether a key signs an owner's notes at a moment: its own key always does.
+func signsFor(tx Tx, key, owner evm.Address, now uint64) (bool, error) {
+	if key == owner {
+		return true, nil
+	}
+	s, found, err := tx.Signer(owner, key)
+	return found && now < s.Until, err
 }

@@ -65,6 +65,50 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+// A payee that is paid at a cold address names a key that signs its notes: that key counts for that payee and nobody else,
+// from the block that names it until the end that its removal has set.
+func TestNamedSigner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.deposit(0, 100)
+	const named, cold = 5, 1
+	r, other := w.owe(0, cold, 60, start), w.owe(0, 2, 40, start)
+	set := func(owner int, until uint64) {
+		w.chain.emit(Event{Kind: SignerSet, Account: party(owner), Asset: party(named), Time: until})
+		w.mine(start + 1)
+	}
+	step := func(what string, digest evm.Hash, amount, now uint64, want error) {
+		t.Helper()
+		if err := w.lower(digest, named, amount, now); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+		w.check()
+	}
+	step("named by nobody", r.Digest, 50, start, ErrSigner)
+	set(cold, Forever)
+	step("named", r.Digest, 50, start+1, nil)
+	step("named by another payee", other.Digest, 10, start+1, ErrSigner)
+	set(0, Forever)
+	step("named by the payer", other.Digest, 10, start+1, ErrSigner)
+	set(cold, start+20)
+	step("removed, the end still to come", r.Digest, 40, start+19, nil)
+	step("removed", r.Digest, 30, start+20, ErrSigner)
+	if err := w.lower(r.Digest, cold, 30, start+20); err != nil {
+		t.Errorf("the payee itself: %v", err)
+	}
+	set(cold, Forever)
+	step("named again", r.Digest, 20, start+30, nil)
+	if list, err := w.Signers(t.Context(), party(cold)); err != nil || len(list) != 1 || list[0] != (Signer{party(cold), party(named), Forever}) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	// The named key signs notes and nothing else.
+	stolen := w.sign(named, 3, 1, start)
+	stolen.Claims.Payer = party(cold)
+	if err := w.admitOne(stolen, start).Err; !errors.Is(err, guarantee.ErrSignature) {
+		t.Errorf("a guarantee of the payee's, signed by the key that it named: %v", err)
+	}
+}
+
 // Of notes that come together each is judged by itself, in their order.
 func TestNotesTogether(t *testing.T) {
 	t.Parallel()

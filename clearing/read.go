@@ -92,6 +92,12 @@ func (h *House) Schedules(ctx context.Context, asset evm.Address) (list []Schedu
 	return list, err
 }
 
+// Signers returns the keys that an owner has named, ascending, those that have ended included.
+func (h *House) Signers(ctx context.Context, owner evm.Address) (list []Signer, err error) {
+	err = h.Book.Read(ctx, func(tx Tx) (err error) { list, err = tx.Signers(owner); return err })
+	return list, err
+}
+
 // Current returns the cycle that would take a guarantee in the asset now; whether anything is in it yet, its Guarantees do not
 // say. The error is [ErrAsset] if there is none.
 func (h *House) Current(ctx context.Context, asset evm.Address, now time.Time) (c Cycle, err error) {

@@ -1,6 +1,8 @@
 package clearing
 
 import (
+	"math"
+
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/ledger"
@@ -60,6 +62,15 @@ func (a Account) Limit() (money.Amount, bool) {
 		return a.LimitConfirmed, a.LimitedConfirmed
 	}
 }
+
+// Signer is a key that an owner has named to sign its notes, beside the owner's own.
+type Signer struct {
+	Owner, Key evm.Address
+	Until      uint64 // unix seconds, exclusive; [Forever] while it is not removed
+}
+
+// Forever is the end of what has none.
+const Forever = math.MaxInt64
 
 // Guarantee is an admitted guarantee.
 type Guarantee struct {
@@ -205,6 +216,7 @@ const (
 	ChunkReleased       EventKind = "chunk_released"       // Cycle, Generation, Chunk
 	BondChanged         EventKind = "bond_changed"         // Asset, Amount, On: added, else withdrawn
 	ScheduleSet         EventKind = "schedule_set"         // Schedule
+	SignerSet           EventKind = "signer_set"           // Account, Asset = the key, Time = until when it counts
 )
 
 // Event is what one log says, in plain values. The follower fills all but the last two members. Ignored says why the

@@ -277,6 +277,9 @@ func (m *Memory) dump() string {
 	for k, v := range m.schedules {
 		line("schedules", k, v)
 	}
+	for k, v := range m.signers {
+		line("signer", k, v)
+	}
 	for k, v := range m.blocks {
 		for _, b := range v {
 			line("block", k, b.Block)

@@ -207,7 +207,7 @@ func TestConfigs(t *testing.T) {
 	}{
 		{"nobody to pay", func(c *paywall.Config) { c.Signer = nil }, "config_invalid"},
 		{"an address that is none", func(c *paywall.Config) { c.PayTo = "0x12" }, "config_invalid"},
-		{"somebody else's key", func(c *paywall.Config) { c.PayTo = evm.Address{1}.String() }, "config_invalid"},
+		{"offers signed by somebody else", func(c *paywall.Config) { c.PayTo, c.SignOffers = evm.Address{1}.String(), "eip712" }, "config_invalid"},
 		{"no network", func(c *paywall.Config) { c.Network = "basement" }, "network_unknown"},
 		{"no such token", func(c *paywall.Config) { c.Assets = []string{"USDT"} }, "asset_unknown"},
 		{"no clearing house", func(c *paywall.Config) { c.House = nil }, "config_invalid"},

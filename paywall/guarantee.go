@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,9 @@ func (guarantees) scheme() string { return guarantee.Scheme }
 
 func (g guarantees) ready(ctx context.Context) error {
 	_, err := g.pw.verifierNow(ctx)
+	if err == nil {
+		err = g.pw.mayLower(ctx)
+	}
 	return err
 }
 
@@ -54,6 +58,9 @@ func (g guarantees) read(v *visit, p *x402.Payment, _ []tender) (payment, *x402.
 		return nil, x402.Errorf("payment_undecodable", "payload: %w", err)
 	}
 	vf, err := g.pw.verifierNow(v.r.Context())
+	if err == nil {
+		err = g.pw.mayLower(v.r.Context())
+	}
 	if err != nil {
 		return nil, internal(err)
 	}
@@ -291,6 +298,39 @@ func (pw *Paywall) verifierNow(ctx context.Context) (*verifier, error) {
 	pw.verifier = v
 	return v, nil
 }
+
+// mayLower checks that the payee has named the key that signs its notes: else a buyer would be promised what the clearing
+// house refuses. It asks again now and then, because the payee may remove the key.
+func (pw *Paywall) mayLower(ctx context.Context) error {
+	now := pw.cfg.Now()
+	pw.mu.Lock()
+	known := now.Sub(pw.namedAt) < namedFor && !now.Before(pw.namedAt)
+	pw.mu.Unlock()
+	if known || !pw.named() {
+		return nil
+	}
+	signers, err := pw.house.Signers(ctx, pw.payee)
+	if err != nil {
+		return asError(err, "house_unreachable")
+	}
+	key, at := pw.cfg.Signer.Address(), uint64(max(now.Unix(), 0))
+	if !slices.ContainsFunc(signers, func(s client.Signer) bool { return s.Key == key && (s.Until == 0 || at+signerSlack < s.Until) }) {
+		return x402.Errorf("config_invalid", "%s is paid, and has not named the key of %s to sign for it", pw.payee, key).
+			WithHint("farthing signer add %s, with the key of %s", key, pw.payee)
+	}
+	pw.mu.Lock()
+	defer pw.mu.Unlock()
+	pw.namedAt = now
+	return nil
+}
+
+const (
+	// namedFor is how long the clearing house's word on who signs for the payee is taken.
+	namedFor = time.Minute
+	// signerSlack is how many seconds before a key ends nothing is sold any more for whose note it would be needed: a day's
+	// cycle with its cutoff. No vault that holds real money takes a key away faster.
+	signerSlack = uint64(25 * time.Hour / time.Second)
+)
 
 // verifierKnown returns the verifier, or nil while the clearing house has not answered yet.
 func (pw *Paywall) verifierKnown() *verifier {

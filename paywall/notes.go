@@ -167,7 +167,7 @@ func (pw *Paywall) deliver(ctx context.Context) error {
 		var later error
 		for i, outcome := range outcomes {
 			p := batch[i]
-			if outcome != nil && !hopeless(outcome) {
+			if outcome != nil && !pw.hopeless(p, outcome) {
 				later = outcome
 				continue
 			}
@@ -190,9 +190,13 @@ func (pw *Paywall) deliver(ctx context.Context) error {
 	}
 }
 
-// hopeless reports whether a note that was refused would be refused again: the clearing house finds fault with the note
-// and not with itself.
-func hopeless(err error) bool {
+// hopeless reports whether a note of a purchase that was refused would be refused again: the clearing house finds fault
+// with the note and not with itself. A key that the payee has not named it may still name before the cutoff.
+func (pw *Paywall) hopeless(p purchase.Purchase, err error) bool {
 	var e *x402.Error
-	return errors.As(err, &e) && e.Reason().Status < http.StatusInternalServerError
+	if !errors.As(err, &e) || e.Reason().Status >= http.StatusInternalServerError {
+		return false
+	}
+	last, known := guarantees{pw}.lastNote(p)
+	return e.Code != "note_signer" || known && pw.cfg.Now().After(last)
 }

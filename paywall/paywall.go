@@ -40,6 +40,7 @@ type House interface {
 	Params(context.Context) (client.Params, error)
 	Certify(context.Context, guarantee.Signed) (guarantee.Certificate, error)
 	Notes(context.Context, []guarantee.SignedNote) ([]error, error)
+	Signers(ctx context.Context, owner evm.Address) ([]client.Signer, error)
 }
 
 // Config is what a [Paywall] needs to know. PayTo or Signer, Network, Purchases, and who takes the money are needed: a
@@ -50,8 +51,9 @@ type Config struct {
 	ClearingHouse string        // its URL
 	Purchases     purchase.Book // what survives a restart
 
-	// Signer holds the payee's key, with which it signs that it takes less than it was promised. Without it nothing can
-	// be taken back, and routes announce that they charge before work and refund nothing.
+	// Signer holds the payee's key, with which it signs that it takes less than it was promised; or one that the payee has
+	// named for that in the vault, so that its own can stay where nobody gets at it. Without one nothing can be taken back,
+	// and routes announce that they charge before work and refund nothing.
 	Signer evm.Signer
 
 	// Accept lists what is taken in payment, in order of preference: "guarantee", "exact", "upto", "exact on arbitrum in
@@ -126,6 +128,7 @@ type Paywall struct {
 	faults   []error                    // guarded by mu; of routes
 	did      string                     // guarded by mu; of the payee's key, empty until it signed
 	verifier *verifier                  // guarded by mu; nil until the clearing house answered once
+	namedAt  time.Time                  // guarded by mu; when the clearing house last said that Signer signs for the payee
 }
 
 // New makes a paywall and starts its goroutine. It reads the book's secret and asks nobody else: a clearing house that is
@@ -190,13 +193,16 @@ func (pw *Paywall) readPayee() error {
 	if err != nil || a.IsZero() {
 		return x402.Errorf("config_invalid", "pay_to: %q is no address", clip(pw.cfg.PayTo))
 	}
-	if pw.cfg.Signer != nil && pw.cfg.Signer.Address() != a {
-		return x402.Errorf("config_invalid", "pay_to is %s, but the key is of %s", a, pw.cfg.Signer.Address()).
-			WithHint("only the payee can lower what it is owed; give its key, or none")
-	}
 	pw.payee = a
+	if pw.named() && pw.cfg.SignOffers != "" {
+		return x402.Errorf("config_invalid", "sign_offers: offers are signed by who is paid, %s, and the key is of %s", a, pw.cfg.Signer.Address()).
+			WithHint("leave sign_offers out, or give the payee's key")
+	}
 	return nil
 }
+
+// named reports whether notes are signed by a key that is not the payee's own.
+func (pw *Paywall) named() bool { return pw.cfg.Signer != nil && pw.cfg.Signer.Address() != pw.payee }
 
 func (pw *Paywall) readNetwork() error {
 	pw.registry = network.Known()

@@ -204,7 +204,7 @@ func (pw *Paywall) give(ctx context.Context, p purchase.Purchase, r purchase.Ref
 		outcomes, err := pw.house.Notes(ctx, []guarantee.SignedNote{note})
 		if err == nil && len(outcomes) == 1 {
 			err = outcomes[0]
-			if err != nil && hopeless(err) {
+			if err != nil && pw.hopeless(p, err) {
 				failed, err = asCoded(err), nil
 			}
 		}

@@ -57,6 +57,7 @@ type house struct {
 	certified map[evm.Hash]guarantee.Claims     // guarded by mu; by digest
 	notes     map[evm.Hash]guarantee.SignedNote // guarded by mu
 	asked     int                               // guarded by mu
+	signers   map[evm.Address][]client.Signer   // guarded by mu
 	// certify and note replace what the house does, if set. guarded by mu
 	certify func(guarantee.Signed) (guarantee.Certificate, error)
 	note    func(guarantee.SignedNote) error
@@ -111,13 +112,23 @@ func (h *house) Notes(_ context.Context, notes []guarantee.SignedNote) ([]error,
 		}
 		c, ok := h.certified[n.Digest]
 		signer, err := n.Signer(h.deployment)
-		if !ok || err != nil || signer != c.Payee {
-			out[i] = x402.Errorf("note_invalid", "not of a guarantee's payee")
+		if !ok || err != nil {
+			out[i] = x402.Errorf("note_invalid", "of no guarantee")
+			continue
+		}
+		if signer != c.Payee && !slices.ContainsFunc(h.signers[c.Payee], func(s client.Signer) bool { return s.Key == signer && s.Until == 0 }) {
+			out[i] = x402.Errorf("note_signer", "not of a guarantee's payee")
 			continue
 		}
 		h.notes[n.Digest] = n
 	}
 	return out, nil
+}
+
+func (h *house) Signers(_ context.Context, owner evm.Address) ([]client.Signer, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.signers[owner], nil
 }
 
 // owed is what the clearing house would net: everything certified, less what was let go.

@@ -156,3 +156,19 @@ func (c *Client) Guarantee(ctx context.Context, digest evm.Hash) (out Guarantee,
 func participantPath(cycle string, participant evm.Address) string {
 	return "/core/cycles/" + url.PathEscape(cycle) + "/participants/" + participant.Lower()
 }
+
+// Signer is a key that an owner has named to sign its notes.
+type Signer struct {
+	Key   evm.Address `json:"key"`
+	Until uint64      `json:"until"` // unix seconds from which it no longer does; 0 while it is not removed
+}
+
+// Signers returns the keys that sign an owner's notes beside its own, as far as the clearing house has seen them, those
+// that have ended included.
+func (c *Client) Signers(ctx context.Context, owner evm.Address) ([]Signer, error) {
+	var answer struct {
+		Signers []Signer `json:"signers"`
+	}
+	err := c.get(ctx, "/core/signers/"+owner.Lower(), &answer)
+	return answer.Signers, err
+}

@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) clearing.Book) {
 		{"many positions", manyPositions},
 		{"unsettled cycles", unsettled},
 		{"schedules", schedules},
+		{"signers", signers},
 		{"calls", calls},
 		{"blocks", blocks},
 		{"a write that fails leaves nothing", rollback},
@@ -613,6 +614,33 @@ func schedules(t *testing.T, b0 clearing.Book) {
 	})
 }
 
+func signers(t *testing.T, b0 clearing.Book) {
+	b := book{t, b0}
+	make := func(owner, key byte, until uint64) clearing.Signer {
+		return clearing.Signer{Owner: addr(owner), Key: addr(key), Until: until}
+	}
+	late, early, foreign := make(2, 9, clearing.Forever), make(2, 3, 7), make(4, 3, 8)
+	b.write(func(tx clearing.Tx) error {
+		return errors.Join(tx.PutSigner(late), tx.PutSigner(make(2, 3, 99)), tx.PutSigner(foreign), tx.PutSigner(early))
+	})
+	b.read(func(tx clearing.Tx) error {
+		list, err1 := tx.Signers(addr(2))
+		is(t, "signers", list, []clearing.Signer{early, late})
+		got, found, err2 := tx.Signer(addr(4), addr(3))
+		is(t, "signer", got, foreign)
+		is(t, "signer is there", found, true)
+		_, found, err3 := tx.Signer(addr(4), addr(9))
+		is(t, "another owner's", found, false)
+		return errors.Join(err1, err2, err3)
+	})
+	b.write(func(tx clearing.Tx) error { return tx.DropSigner(addr(2), addr(3)) })
+	b.read(func(tx clearing.Tx) error {
+		list, err := tx.Signers(addr(2))
+		is(t, "signers", list, []clearing.Signer{late})
+		return err
+	})
+}
+
 func calls(t *testing.T, b0 clearing.Book) {
 	b := book{t, b0}
 	call := evm.Call{ID: "post/0x…/1", From: addr(1), To: addr(2), Value: [32]byte{31: 5}, Data: []byte{0, 1, 0xff}, GasLimit: 1 << 40}
@@ -726,6 +754,7 @@ func everything(tx clearing.Tx, n byte) error {
 		tx.PutPositions(c, 0, makePositions(2)),
 		tx.MarkPosition(c, 0, makePositions(1)[0].Participant, amount(9), clearing.PositionFlags{}),
 		tx.PutSchedule(clearing.Schedule{Asset: addr(n), From: uint64(n), Length: 1}),
+		tx.PutSigner(clearing.Signer{Owner: addr(n), Key: addr(1), Until: 1}),
 		tx.Enqueue(evm.Call{ID: fmt.Sprint("call ", n), From: addr(1), Data: []byte{n}}),
 		tx.PutBlock(clearing.Confirmed, clearing.Block{Number: uint64(n), Hash: hash(n), Time: 1}, makeEvents(1)),
 	)
@@ -753,13 +782,15 @@ func nothing(t *testing.T, tx clearing.Tx, n byte) error {
 	is(t, "positions", len(ps), 0)
 	s, err8 := tx.Schedules(addr(n))
 	is(t, "schedules", len(s), 0)
+	signers, err11 := tx.Signers(addr(n))
+	is(t, "signers", len(signers), 0)
 	_, call, err9 := tx.CallState(fmt.Sprint("call ", n))
 	is(t, "call", call, false)
 	bs, err10 := tx.Blocks(clearing.Confirmed, 10)
 	for _, b := range bs {
 		is(t, "block", b.Number != uint64(n), true)
 	}
-	return errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10)
+	return errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11)
 }
 
 func rollback(t *testing.T, b0 clearing.Book) {

@@ -40,7 +40,8 @@ type cli struct {
 	Serve  serveCmd  `cmd:"" group:"Run" help:"Run a clearing house."`
 	Deploy deployCmd `cmd:"" group:"Run" help:"Put the contracts on a chain."`
 
-	KeyVerb keyCmd `cmd:"" name:"key" group:"Keys" help:"Make, import and show keys."`
+	KeyVerb    keyCmd    `cmd:"" name:"key" group:"Keys" help:"Make, import and show keys."`
+	SignerVerb signerCmd `cmd:"" name:"signer" group:"Keys" help:"Name who may sign for an address that is paid, and remove them."`
 
 	Facilitator facilitatorCmd `cmd:"" group:"Below" help:"Verify and settle payments for sellers, and pay their gas."`
 

@@ -102,6 +102,8 @@ func event(decoded chain.Event) (clearing.Event, bool) {
 		return clearing.Event{Kind: clearing.AutoSettleSet, Account: e.Owner, On: e.On}, true
 	case chain.LimitPerCycleSet:
 		return clearing.Event{Kind: clearing.LimitSet, Account: e.Owner, Asset: e.Asset, Amount: e.Limit, Time: e.FromStart, On: e.Limit != chain.NoLimit()}, true
+	case chain.SignerSet:
+		return clearing.Event{Kind: clearing.SignerSet, Account: e.Owner, Asset: e.Key, Time: min(e.Until, clearing.Forever)}, true
 	case chain.PositionsPosted:
 		return clearing.Event{Kind: clearing.PositionsPosted, Cycle: e.Cycle, Generation: e.Generation, Chunk: e.Chunk, Root: e.ChunkHash}, true
 	case chain.CycleCommitted:

@@ -156,7 +156,8 @@ func (c *sellerFlags) open(r *run, file gateFile) (_ *counter, err error) {
 			}
 		}
 		config.Witness = w
-		if key != nil {
+		payTo, err := evm.ParseAddress(file.PayTo)
+		if key != nil && (err != nil || payTo == key.Address()) { // one that only signs for the payee has nothing to pay with
 			config.Cashier = w
 		}
 	}
@@ -220,7 +221,7 @@ func (c *sellerFlags) seller(r *run, file gateFile) (evm.Signer, error) {
 		}
 		if own, err := r.ownAddress("seller"); err != nil || own != address {
 			if file.ClearingHouse != "" {
-				r.say("note     %s is paid and its key is not here: of guarantees nothing can be taken back, so they are charged before work", payTo)
+				r.say("note     %s is paid and its key is not here: of guarantees nothing can be taken back, so they are charged before work (--key names one that may sign for it: farthing signer)", payTo)
 			}
 			return nil, nil
 		}

@@ -104,6 +104,11 @@ func (c Contracts) SetLimitPerCycle(asset evm.Address, limit money.Amount) evm.C
 	return c.vault("setLimitPerCycle", common.Address(asset), bigOf(limit))
 }
 
+// SetSigner names a key that signs for the sender, at once, or removes it, which acts after a withdrawal's delay.
+func (c Contracts) SetSigner(key evm.Address, on bool) evm.Call {
+	return c.vault("setSigner", common.Address(key), on)
+}
+
 // The operator.
 
 // AddStablecoinAsset allows deposits of a token.

@@ -315,8 +315,8 @@ func TestEveryCallAndEventFitsTheArtifacts(t *testing.T) {
 			}
 		}
 	}
-	if typed != 23 {
-		t.Errorf("%d events have a type, want 23", typed)
+	if typed != 24 {
+		t.Errorf("%d events have a type, want 24", typed)
 	}
 }
 

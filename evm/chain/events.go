@@ -46,6 +46,12 @@ type (
 		Limit        money.Amount
 		FromStart    uint64
 	}
+	// SignerSet names a key that signs for an owner from From on, or ends it at Until, both in Unix seconds; the largest
+	// number is no end.
+	SignerSet struct {
+		Owner, Key  evm.Address
+		From, Until uint64
+	}
 	// StablecoinAssetUpdated lists a token, or announces the end of its deposits.
 	StablecoinAssetUpdated struct {
 		Asset   evm.Address
@@ -185,6 +191,8 @@ func (f fields) event(name string) Event {
 		return AutoSettleSet{f.address("user"), f.yes("on")}
 	case "LimitPerCycleSet":
 		return LimitPerCycleSet{f.address("user"), f.address("asset"), f.amount("limit"), f.number("fromStart")}
+	case "SignerSet":
+		return SignerSet{f.address("owner"), f.address("key"), f.number("from"), f.number("until")}
 	case "StablecoinAssetUpdated":
 		return StablecoinAssetUpdated{f.address("asset"), f.yes("enabled")}
 	case "BondDeposited":

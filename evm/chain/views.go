@@ -97,6 +97,15 @@ func (r Reader) AutoSettle(ctx context.Context, owner evm.Address) (bool, error)
 	return out[0].(bool), nil
 }
 
+// IsSigner reports whether a key signs for an owner now.
+func (r Reader) IsSigner(ctx context.Context, owner, key evm.Address) (bool, error) {
+	out, err := r.read(ctx, r.Contracts.Vault, vaultABI, "isSigner", common.Address(owner), common.Address(key))
+	if err != nil {
+		return false, err
+	}
+	return out[0].(bool), nil
+}
+
 // LimitPerCycle returns what a cycle starting at periodStart may take from an owner; [NoLimit] for no limit.
 func (r Reader) LimitPerCycle(ctx context.Context, owner, asset evm.Address, periodStart uint64) (money.Amount, error) {
 	return r.amount(ctx, r.Contracts.Vault, vaultABI, "limitPerCycle", common.Address(owner), common.Address(asset), periodStart)

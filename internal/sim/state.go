@@ -21,12 +21,15 @@ var amountMax = func() money.Amount {
 
 type ownerAsset struct{ owner, asset evm.Address }
 
+type ownerKey struct{ owner, key evm.Address }
+
 // state is what both contracts and the tokens know after a transaction. A state that belongs to a block is shared and
 // never changed: clone copies the maps, and cycles are copied when they are touched.
 type state struct {
 	nonces    map[evm.Address]uint64 // next of those who send by nonce
 	accounts  map[ownerAsset]account
 	auto      map[evm.Address]bool
+	signers   map[ownerKey]uint64 // until when each counts
 	bonds     map[evm.Address]money.Amount
 	held      map[evm.Address]money.Amount // the vault's balance of each token
 	wallets   map[ownerAsset]money.Amount
@@ -94,13 +97,14 @@ func newState() *state {
 		accounts: make(map[ownerAsset]account), auto: make(map[evm.Address]bool), bonds: make(map[evm.Address]money.Amount),
 		held: make(map[evm.Address]money.Amount), wallets: make(map[ownerAsset]money.Amount), minted: make(map[evm.Address]money.Amount),
 		schedules: make(map[evm.Address][]clearing.Schedule), cycles: make(map[evm.Hash]*cycle),
+		signers: make(map[ownerKey]uint64),
 	}
 }
 
 func (s *state) clone() *state {
 	return &state{
 		nonces: maps.Clone(s.nonces), used: maps.Clone(s.used), allowed: maps.Clone(s.allowed), accounts: maps.Clone(s.accounts), auto: maps.Clone(s.auto), bonds: maps.Clone(s.bonds), held: maps.Clone(s.held),
-		wallets: maps.Clone(s.wallets), minted: maps.Clone(s.minted), schedules: maps.Clone(s.schedules), cycles: maps.Clone(s.cycles),
+		wallets: maps.Clone(s.wallets), minted: maps.Clone(s.minted), schedules: maps.Clone(s.schedules), cycles: maps.Clone(s.cycles), signers: maps.Clone(s.signers),
 	}
 }
 

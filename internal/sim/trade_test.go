@@ -252,12 +252,15 @@ func (w *world) note() (string, error) {
 		n.Amount, what = c.Amount, "raise"
 	case r == 4:
 		signer, what = c.Payer, "of the payer"
+	case r > 7:
+		signer = w.party() // perhaps one that the payee has named
 	}
+	named := w.signsFor(signer, c.Payee)
 	signed, err := guarantee.SignNote(context.Background(), keyOf(signer), deployment, n)
 	if err != nil {
 		return what, err
 	}
-	if what == "lower" || what == "void" {
+	if named && what != "raise" {
 		w.notes[h.digest] = append(w.notes[h.digest], n.Amount)
 	}
 	house := w.house()
@@ -266,7 +269,7 @@ func (w *world) note() (string, error) {
 	switch {
 	case errors.Is(err, clearing.ErrUnfinished):
 		return what, nil
-	case what == "of the payer":
+	case !named:
 		if !errors.Is(err, clearing.ErrSigner) {
 			return what, broken("want ErrSigner, got %v", err)
 		}
@@ -293,4 +296,17 @@ func (w *world) note() (string, error) {
 		}
 	}
 	return what, broken("note of %s on %s of %s: %v", n.Amount, h.digest.Short(), c.Amount, err)
+}
+
+// signsFor reports whether a house that has seen what the houses here have seen takes a key's notes for an owner's.
+func (w *world) signsFor(key, owner evm.Address) bool {
+	s := w.seen(clearing.Confirmed)
+	return key == owner || s != nil && w.now < s.signers[ownerKey{owner, key}]
+}
+
+// signer has an owner name another party's key for its notes, or remove it again.
+func (w *world) signer() (string, error) {
+	owner, key, on := w.party(), w.party(), w.percent(70)
+	w.chain.SetSigner(owner, key, on)
+	return fmt.Sprintf("%s for %s: %v", key.Short(), owner.Short(), on), nil
 }

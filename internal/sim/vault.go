@@ -20,6 +20,7 @@ const (
 	opFinish       kind = "finish withdrawal"
 	opAutoSettle   kind = "set auto settle"
 	opLimit        kind = "set limit"
+	opSigner       kind = "set signer"
 	opDepositBond  kind = "deposit bond"
 	opSetSchedule  kind = "set schedule"
 	opPost         kind = "post"
@@ -87,6 +88,11 @@ func (c *Chain) SetAutoSettle(owner evm.Address, on bool) evm.Hash {
 // SetLimit caps what one cycle may take of an owner; on is false for no limit.
 func (c *Chain) SetLimit(owner, asset evm.Address, limit money.Amount, on bool) evm.Hash {
 	return c.submit(owner, op{Kind: opLimit, Asset: asset, Amount: limit, On: on})
+}
+
+// SetSigner names a key that signs an owner's notes, or removes it after the delay.
+func (c *Chain) SetSigner(owner, key evm.Address, on bool) evm.Hash {
+	return c.submit(owner, op{Kind: opSigner, Account: key, On: on})
 }
 
 // DepositBond moves tokens from the operator's wallet to its bond.
@@ -175,6 +181,8 @@ func (x *execution) do(o op) error {
 		return nil
 	case opLimit:
 		return x.limit(who, o)
+	case opSigner:
+		return x.signer(o)
 	case opDepositBond:
 		if err := x.take(who, o.Amount); err != nil {
 			return err
@@ -392,4 +400,18 @@ func (x *execution) lastPost(asset evm.Address, start uint64) uint64 {
 	}
 	s := list[i]
 	return start + s.Cutoff + s.Post + s.Challenge + s.Repost + x.delay/8
+}
+
+// signer follows setSigner: a key counts at once, and its removal after the delay.
+func (x *execution) signer(o op) error {
+	until := uint64(clearing.Forever)
+	who := ownerKey{x.from, o.Account}
+	if !o.On {
+		if until = x.now + x.delay; x.signers[who] <= until {
+			return errUnknown
+		}
+	}
+	x.signers[who] = until
+	x.emit(clearing.Event{Kind: clearing.SignerSet, Account: x.from, Asset: o.Account, Time: until})
+	return nil
 }

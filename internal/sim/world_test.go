@@ -278,6 +278,7 @@ func (w *world) actions() []action {
 		{"claim", 6, (*world).claim},
 		{"settle by choice", 1, (*world).autoSettle},
 		{"limit", limits, (*world).limit},
+		{"signer", 2, (*world).signer},
 		{"crash", w.crash, (*world).crashSoon},
 		{"reorg", w.reorg, (*world).reorganise},
 		{"stall", w.stall, (*world).stallChain},
