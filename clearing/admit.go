@@ -49,7 +49,7 @@ type admission struct {
 // and no request's fault touches another. The checks run in this order, and the first that fails gives the error:
 //
 //  1. amount ([ErrAmount]), parties ([ErrParties])
-//  2. form and signature (guarantee.ErrForm, guarantee.ErrSignature)
+//  2. version, form and signature (guarantee.ErrVersion, guarantee.ErrForm, guarantee.ErrSignature)
 //  3. whether the request id was used: the same content again is answered with an equally good certificate, marked
 //     as replayed, whatever has become of the guarantee since (a certificate is a fact: a guarantee that a note has
 //     let go, or whose cycle is over, is still the one that was admitted); other content is [ErrConflict]
@@ -104,6 +104,9 @@ func (h *House) verify(s guarantee.Signed) (evm.Hash, error) {
 	}
 	if c.Payer == c.Payee || c.Payer.IsZero() || c.Payee.IsZero() {
 		return evm.Hash{}, ErrParties
+	}
+	if c.Policy != nil {
+		return evm.Hash{}, fmt.Errorf("claims of version %d: %w", c.Version(), guarantee.ErrVersion)
 	}
 	return s.Verify(h.separator, h.Rules)
 }

@@ -85,6 +85,9 @@ func TestOrderOfChecks(t *testing.T) {
 		{"to itself, badly signed", func(c *guarantee.Claims) { c.Payee = c.Payer }, unsign, ErrParties},
 		{"to the zero address, which cannot stand in a posting", func(c *guarantee.Claims) { c.Payee = evm.Address{} }, unsign, ErrParties},
 		{"from the zero address", func(c *guarantee.Claims) { c.Payer = evm.Address{} }, unsign, ErrParties},
+		{"depending on a validator, badly signed", func(c *guarantee.Claims) {
+			*c = c.Bind(guarantee.Policy{ChainID: 31337, MinScore: 1, JobHash: evm.Hash{1}})
+		}, unsign, guarantee.ErrVersion},
 		{"unknown form, badly signed", nil, func(s *guarantee.Signed) { unsign(s); s.Form = "xyz" }, guarantee.ErrForm},
 		{"a personal message, which is switched off", nil, func(s *guarantee.Signed) { s.Form = guarantee.EIP191 }, guarantee.ErrForm},
 		{"badly signed, used id", func(c *guarantee.Claims) { *c = used.Claims }, unsign, guarantee.ErrSignature},

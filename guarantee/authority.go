@@ -100,17 +100,20 @@ func (a *Authority) Certify(claims []byte) (Certificate, error) {
 	return Certificate{Claims: claims, Signature: sig}, nil
 }
 
-// CertifyBatch certifies many claims, all of one domain and one cycle, by a single signature. Certificates are in the
+// CertifyBatch certifies many claims, all of one version, one domain and one cycle, by a single signature. Certificates are in the
 // order of claims, which decides their bytes: the same claims in the same order give the same certificates.
 func (a *Authority) CertifyBatch(domain, cycle evm.Hash, claims [][]byte) ([]Certificate, error) {
 	if len(claims) == 0 || uint64(len(claims)) > math.MaxUint32 {
 		return nil, fmt.Errorf("certify batch of %d: %w", len(claims), ErrCertificate)
 	}
-	leaves := make([]evm.Hash, len(claims))
+	leaves, version := make([]evm.Hash, len(claims)), uint64(0)
 	for i, c := range claims {
-		itsDomain, itsCycle, _, err := DecodeClaims(c)
-		if err == nil && (itsDomain != domain || itsCycle != cycle) {
-			err = fmt.Errorf("not of the batch's domain and cycle: %w", ErrCertificate)
+		itsDomain, itsCycle, it, err := DecodeClaims(c)
+		if version == 0 {
+			version = it.Version()
+		}
+		if err == nil && (it.Version() != version || itsDomain != domain || itsCycle != cycle) {
+			err = fmt.Errorf("not of the batch's version, domain and cycle: %w", ErrCertificate)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("certify batch: item %d: %w", i, err)

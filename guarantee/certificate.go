@@ -32,8 +32,8 @@ const batchesRemembered = 1024
 // Verifier checks certificates of one operator and deployment. It remembers the batches that it has verified, so one
 // pairing serves a whole batch. It is safe for concurrent use.
 type Verifier struct {
-	key    bls.G1Affine
-	domain evm.Hash
+	key     bls.G1Affine
+	domains [2]evm.Hash // of claims of version 1 and 2
 
 	flight singleflight.Group // certificates of one batch that arrive together wait for one pairing
 
@@ -43,8 +43,8 @@ type Verifier struct {
 }
 
 type batchName struct {
-	root, cycle evm.Hash
-	size        uint32
+	domain, root, cycle evm.Hash
+	size                uint32
 }
 
 type knownBatch struct {
@@ -59,7 +59,7 @@ func NewVerifier(k PublicKey, d Deployment) (*Verifier, error) {
 		return nil, err
 	}
 	return &Verifier{
-		key: key, domain: d.CertificateDomain(),
+		key: key, domains: [2]evm.Hash{d.DomainOf(1), d.DomainOf(2)},
 		known: make(map[batchName]*list.Element), recent: list.New(),
 	}, nil
 }
@@ -73,7 +73,7 @@ func (v *Verifier) Verify(cert Certificate, want Claims) (cycle evm.Hash, err er
 	if err != nil {
 		return evm.Hash{}, err
 	}
-	if domain != v.domain {
+	if domain != v.domains[got.Version()-1] {
 		return evm.Hash{}, fmt.Errorf("certificate of domain %s: %w", domain.Short(), ErrForeign)
 	}
 	if err := got.compare(want); err != nil {
@@ -85,7 +85,7 @@ func (v *Verifier) Verify(cert Certificate, want Claims) (cycle evm.Hash, err er
 		if err := cert.Batch.check(batchLeaf(cert.Claims)); err != nil {
 			return evm.Hash{}, fmt.Errorf("certificate: %w", err)
 		}
-		err = v.verifyBatch(batchName{cert.Batch.Root, cycle, cert.Batch.Size}, cert.Signature)
+		err = v.verifyBatch(batchName{domain, cert.Batch.Root, cycle, cert.Batch.Size}, cert.Signature)
 	}
 	if err != nil {
 		return evm.Hash{}, fmt.Errorf("%w: %w", ErrCertificate, err)
@@ -101,7 +101,7 @@ func (v *Verifier) verifyBatch(name batchName, signature [96]byte) error {
 		}
 		return nil
 	}
-	message := batchMessage(v.domain, name.root, name.cycle, name.size)
+	message := batchMessage(name.domain, name.root, name.cycle, name.size)
 	// The signature is part of the key: a false certificate must not answer for a true one.
 	_, err, _ := v.flight.Do(string(message[:])+string(signature[:]), func() (any, error) {
 		err := verifySignature(v.key, message[:], signature)

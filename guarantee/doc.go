@@ -1,5 +1,6 @@
-// Package guarantee is the x402 scheme "4mica-credit", version 1 of its claims: what a payer signs, what a clearing
+// Package guarantee is the x402 scheme "4mica-credit", versions 1 and 2 of its claims: what a payer signs, what a clearing
 // house certifies, what a payee checks before it works, and the note by which a payee takes less than it was promised.
+// Claims of version 2 have a [Policy]: they are payable once a validator has answered well enough.
 // It is bytes, digests and signatures only.
 //
 // A payer calls [Pay], or [Sign] when it has the claims already. A payee calls [ParsePayload] and [Matches], and then

@@ -12,8 +12,10 @@ var (
 	ErrSignature = errors.New("signature does not match")
 	// ErrForm says that the form of a signature is unknown, or not admitted here.
 	ErrForm = errors.New("signature form is not accepted")
-	// ErrVersion says that claims have a version other than 1.
+	// ErrVersion says that claims have a version other than 1 and 2, or another one than was asked for.
 	ErrVersion = errors.New("guarantee version is not accepted")
+	// ErrPolicy says that a validation policy cannot be met, or is not bound to its claims.
+	ErrPolicy = errors.New("validation policy does not hold")
 	// ErrMalformed says that text or bytes do not have the shape that the protocol gives them.
 	ErrMalformed = errors.New("malformed guarantee")
 	// ErrKey says that bytes are no usable BLS key.

@@ -7,8 +7,8 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/internal/jsonobject"
-	"github.com/farthing402/farthing/money"
 )
 
 // What is written here is written piece by piece: encoding/json would scan every value again for each level that it is
@@ -21,28 +21,36 @@ func appendHex(b, value []byte) []byte { return hex.AppendEncode(append(b, "0x".
 func (c Claims) MarshalJSON() ([]byte, error) { return c.appendJSON(make([]byte, 0, 384)) }
 
 func (c Claims) appendJSON(b []byte) ([]byte, error) {
-	reqID, err := money.AmountFromBytes(c.ReqID[:])
-	if err != nil {
-		return nil, err
-	}
-	b = append(b, `{"version":"v1","user_address":"`...)
+	b = append(b, `{"version":"v`...)
+	b = strconv.AppendUint(b, c.Version(), 10)
+	b = append(b, `","user_address":"`...)
 	b = appendHex(b, c.Payer[:])
 	b = append(b, `","recipient_address":"`...)
 	b = appendHex(b, c.Payee[:])
 	b = append(b, `","req_id":"`...)
-	b = append(b, reqID.Hex()...)
+	b = append(b, number(c.ReqID).Hex()...)
 	b = append(b, `","amount":"`...)
 	b = append(b, c.Amount.Hex()...)
 	b = append(b, `","asset_address":"`...)
 	b = appendHex(b, c.Asset[:])
 	b = append(b, `","timestamp":`...)
 	b = strconv.AppendUint(b, c.Timestamp, 10)
+	if p := c.Policy; p != nil {
+		tag, err := json.Marshal(p.Tag)
+		if err != nil {
+			return nil, err
+		}
+		b = fmt.Appendf(b, `,"validation_registry_address":"%s","validation_request_hash":"%s","validation_chain_id":%d`, p.Registry.Lower(), p.Request, p.ChainID)
+		b = fmt.Appendf(b, `,"validator_address":"%s","validator_agent_id":"%s","min_validation_score":%d`, p.Validator.Lower(), number(p.AgentID).Hex(), p.MinScore)
+		b = fmt.Appendf(b, `,"validation_subject_hash":"%s","job_hash":"%s","required_validation_tag":%s`, p.Subject, p.JobHash, tag)
+	}
 	return append(b, '}'), nil
 }
 
-// UnmarshalJSON reads claims of version 1. Addresses may have any letter case; numbers may be hexadecimal or decimal
-// text or JSON integers; version may be "v1", "1" or 1. Every member must be there once; unknown ones are ignored.
-// Errors match [ErrVersion] for another version, else [ErrMalformed].
+// UnmarshalJSON reads claims. Addresses may have any letter case; numbers may be hexadecimal or decimal text or JSON
+// integers; version may be "v1", "1" or 1, or the same with 2. A policy's members may stand among the others or in an
+// object validation_policy, in snake_case or camelCase. Every member must be there once, but for a tag, which may be
+// missing; unknown ones are ignored. Errors match [ErrVersion] for another version, else [ErrMalformed].
 func (c *Claims) UnmarshalJSON(b []byte) error {
 	o, err := members(b)
 	if err != nil {
@@ -52,15 +60,20 @@ func (c *Claims) UnmarshalJSON(b []byte) error {
 }
 
 func (c *Claims) read(o jsonobject.Object) error {
+	var out Claims
 	switch version := string(o.Get("version")); version {
 	case `"v1"`, `"V1"`, `"1"`, `1`:
+	case `"v2"`, `"V2"`, `"2"`, `2`:
+		p, err := readClaimsPolicy(o)
+		if err != nil {
+			return fmt.Errorf("claims: %w", err)
+		}
+		out.Policy = p
 	case ``:
 		return fmt.Errorf("claims: version: missing: %w", ErrMalformed)
 	default:
 		return fmt.Errorf("claims: version %s: %w", clip(version), ErrVersion)
 	}
-	var out Claims
-	var reqID money.Amount
 	name := "user_address"
 	err := readFixed(&out.Payer, o.Get(name))
 	if err == nil {
@@ -69,7 +82,7 @@ func (c *Claims) read(o jsonobject.Object) error {
 	}
 	if err == nil {
 		name = "req_id"
-		err = readNumber(&reqID, o.Get(name))
+		err = readWord(&out.ReqID, o.Get(name))
 	}
 	if err == nil {
 		name = "amount"
@@ -86,9 +99,36 @@ func (c *Claims) read(o jsonobject.Object) error {
 	if err != nil {
 		return fmt.Errorf("claims: %s: %w", name, err)
 	}
-	out.ReqID = reqID.Word()
 	*c = out
 	return nil
+}
+
+// readClaimsPolicy reads the policy of claims of version 2, its two hashes as they are said to be.
+func readClaimsPolicy(o jsonobject.Object) (*Policy, error) {
+	if raw := o.Get("validation_policy"); raw != nil && string(raw) != "null" {
+		inner, err := split(raw)
+		if err != nil {
+			return nil, fmt.Errorf("validation_policy: %w", err)
+		}
+		o = inner
+	}
+	p := new(Policy)
+	if err := readPolicyMembers(p, o.Get); err != nil {
+		return nil, err
+	}
+	for _, h := range []struct {
+		into          *evm.Hash
+		claims, extra string
+	}{{&p.Subject, "validation_subject_hash", "validationSubjectHash"}, {&p.Request, "validation_request_hash", "validationRequestHash"}} {
+		raw := o.Get(h.claims)
+		if raw == nil {
+			raw = o.Get(h.extra)
+		}
+		if err := readFixed(h.into, raw); err != nil {
+			return nil, fmt.Errorf("%s: %w", h.claims, err)
+		}
+	}
+	return p, nil
 }
 
 // MarshalJSON writes the body of a guarantee request.
@@ -161,8 +201,8 @@ func (c *Certificate) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	out := Certificate{Claims: make([]byte, ClaimsBytes)}
-	if err := readHex(out.Claims, o.Get("claims")); err != nil {
+	var out Certificate
+	if out.Claims, err = readClaimsHex(o.Get("claims")); err != nil {
 		return fmt.Errorf("certificate: claims: %w", err)
 	}
 	if err := readHex(out.Signature[:], o.Get("signature")); err != nil {

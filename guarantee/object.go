@@ -96,13 +96,35 @@ func readUint64(into *uint64, raw []byte) error {
 	return nil
 }
 
+// readClaimsHex takes the hexadecimal of certified claims.
+func readClaimsHex(raw []byte) ([]byte, error) {
+	digits, err := hexDigits(raw)
+	if err != nil {
+		return nil, err
+	}
+	size := ClaimsBytes
+	if n := len(digits) / 2; n > size {
+		size = min(n, ClaimsBytesMax)
+	}
+	b := make([]byte, size)
+	return b, readDigits(b, digits)
+}
+
 // readHex takes hexadecimal of exactly as many bytes, with or without 0x.
 func readHex(into, raw []byte) error {
-	digits, err := readText(raw)
+	digits, err := hexDigits(raw)
 	if err != nil {
 		return err
 	}
-	digits = bytes.TrimPrefix(digits, []byte("0x"))
+	return readDigits(into, digits)
+}
+
+func hexDigits(raw []byte) ([]byte, error) {
+	digits, err := readText(raw)
+	return bytes.TrimPrefix(digits, []byte("0x")), err
+}
+
+func readDigits(into, digits []byte) error {
 	if len(digits) != 2*len(into) {
 		return fmt.Errorf("%d hexadecimal digits, want %d: %w", len(digits), 2*len(into), ErrMalformed)
 	}

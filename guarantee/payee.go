@@ -27,10 +27,11 @@ func ParsePayload(raw json.RawMessage) (Signed, error) {
 	return s, err
 }
 
-// Matches checks that a payment is for a requirement that the payee itself made: payee, asset and exactly the amount.
-// It checks no signature and no clock. The network cannot be told from claims; the signature and the certificate bind
-// it, because both name the deployment's chain. Errors match [ErrMismatch], or [ErrMalformed] and [ErrVersion] for a
-// requirement that no payment of this scheme can meet.
+// Matches checks that a payment is for a requirement that the payee itself made: payee, asset, exactly the amount, and the
+// validation that it asks for, or none. It checks no signature and no clock. The network cannot be told from claims; the
+// signature and the certificate bind it, because both name the deployment's chain. Errors match [ErrMismatch],
+// [ErrVersion] if one asks for validation and the other does not, [ErrPolicy], or [ErrMalformed] for a requirement that no
+// payment of this scheme can meet.
 func Matches(s Signed, r x402.Requirements) error {
 	want, err := readRequirement(r)
 	if err != nil {
@@ -43,8 +44,16 @@ func Matches(s Signed, r x402.Requirements) error {
 		return fmt.Errorf("payment: %w", mismatch("asset", c.Asset, want.asset))
 	case c.Amount != want.amount:
 		return fmt.Errorf("payment: %w", mismatch("amount", c.Amount, want.amount))
+	case c.Policy == nil && want.policy == nil:
+		return nil
+	case c.Policy == nil || want.policy == nil:
+		version := Claims{Policy: want.policy}.Version()
+		return fmt.Errorf("payment: claims of version %d, want %d: %w", c.Version(), version, ErrVersion)
 	}
-	return nil
+	if err := s.Claims.Policy.compare(*want.policy, inExtra); err != nil {
+		return fmt.Errorf("payment: %w", err)
+	}
+	return s.Claims.CheckPolicy(want.chainID)
 }
 
 // The window in which claims are taken unless something else is configured: a buyer may need minutes from its signature
@@ -71,16 +80,13 @@ func (w Window) Check(c Claims, now time.Time) error {
 	return nil
 }
 
-// requirement is what claims of version 1 can meet.
+// requirement is what claims can meet.
 type requirement struct {
 	chainID      uint64
 	payee, asset evm.Address
 	amount       money.Amount
+	policy       *Policy // without the hashes that follow from claims; nil if no validation is asked for
 }
-
-// policyMembers are the parts of a requirement's extra by which a seller asks for validation before it is paid. Claims
-// of version 1 cannot promise that.
-var policyMembers = []string{"validationRegistryAddress", "validation_registry_address", "validatorAddress", "validator_address", "jobHash", "job_hash"}
 
 func readRequirement(r x402.Requirements) (w requirement, err error) {
 	fail := func(member, value, what string) (requirement, error) {
@@ -89,9 +95,10 @@ func readRequirement(r x402.Requirements) (w requirement, err error) {
 	if r.Scheme != Scheme {
 		return requirement{}, fmt.Errorf("requirement: %w", &MismatchError{"scheme", clip(r.Scheme), Scheme})
 	}
-	for _, name := range policyMembers {
-		if _, ok := r.Extra[name]; ok {
-			return requirement{}, fmt.Errorf("requirement: %s asks for validation: %w", name, ErrVersion)
+	if asksForValidation(r) {
+		w.policy = new(Policy)
+		if err := readPolicyMembers(w.policy, func(name string) []byte { return r.Extra[name] }); err != nil {
+			return requirement{}, fmt.Errorf("requirement: %w", err)
 		}
 	}
 	chain, ok := strings.CutPrefix(r.Network, "eip155:")
@@ -114,6 +121,16 @@ func readRequirement(r x402.Requirements) (w requirement, err error) {
 		return fail("amount", r.Amount, "nothing to pay")
 	}
 	return w, nil
+}
+
+// asksForValidation reports whether a requirement has any part of a policy but the tag alone.
+func asksForValidation(r x402.Requirements) bool {
+	for _, m := range policyMembers {
+		if !m.optional && (r.Extra[m.claims] != nil || r.Extra[m.extra] != nil) {
+			return true
+		}
+	}
+	return false
 }
 
 // chainName writes a chain id as CAIP-2.

@@ -57,12 +57,6 @@ func TestVectorPayment(t *testing.T) {
 			t.Errorf("%s, requirement of version 1: %v", name, err)
 		}
 	}
-	var validated struct{ Payload json.RawMessage }
-	if err := json.Unmarshal(vec.X402["v2_policy_decoded"], &validated); err != nil {
-		t.Fatal(err)
-	}
-	_, err = ParsePayload(validated.Payload)
-	wantErr(t, err, ErrVersion)
 }
 
 func TestParsePayloadBounds(t *testing.T) {
@@ -115,7 +109,9 @@ func TestMatches(t *testing.T) {
 		{"asset is a symbol", func(r *x402.Requirements, c *Claims) { r.Asset = "USDC" }, ErrMalformed, ""},
 		{"amount is a price", func(r *x402.Requirements, c *Claims) { r.Amount = "$0.10" }, ErrMalformed, ""},
 		{"amount zero", func(r *x402.Requirements, c *Claims) { r.Amount = "0" }, ErrMalformed, ""},
-		{"validation", func(r *x402.Requirements, c *Claims) { r.Extra["jobHash"] = json.RawMessage(`"0x"`) }, ErrVersion, ""},
+		{"part of a policy", func(r *x402.Requirements, c *Claims) { r.Extra["jobHash"] = json.RawMessage(`"0x"`) }, ErrMalformed, ""},
+		{"a policy that was not asked for", func(r *x402.Requirements, c *Claims) { *c = c.Bind(policy) }, ErrVersion, ""},
+		{"only a tag", func(r *x402.Requirements, c *Claims) { r.Extra["requiredValidationTag"] = json.RawMessage(`"x"`) }, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -131,7 +127,7 @@ func TestMatches(t *testing.T) {
 				t.Errorf("field %s, want %s", m.Field, c.field)
 			}
 			// A payer signs nothing for a requirement that its own payee would refuse.
-			if c.err == ErrMalformed || c.err == ErrVersion || c.field == "scheme" {
+			if c.err == ErrMalformed || c.field == "scheme" {
 				_, err := Pay(t.Context(), payerKey(t), deployment, r, claims.ReqID, time.Unix(1782122400, 0))
 				wantErr(t, err, c.err)
 			}

@@ -10,7 +10,7 @@ import (
 )
 
 // Pay signs a guarantee that meets a seller's requirement; its JSON is the payload of an x402 payment. The requirement
-// must be for this scheme and the deployment's chain, and must not ask for validation. What is paid, to whom and in
+// must be for this scheme and the deployment's chain; if it asks for validation, the claims depend on that. What is paid, to whom and in
 // which asset is for the caller's budget to have judged; what the signature is worth depends on the deployment, which
 // the caller knows from its own clearing house and never from a seller.
 //
@@ -27,7 +27,14 @@ func Pay(ctx context.Context, s evm.Signer, d Deployment, r x402.Requirements, r
 	if now.Unix() < 0 {
 		return Signed{}, fmt.Errorf("sign guarantee: the clock is at %s: %w", now, ErrStale)
 	}
-	return Sign(ctx, s, d, Claims{
+	c := Claims{
 		Payer: s.Address(), Payee: want.payee, Asset: want.asset, ReqID: reqID, Amount: want.amount, Timestamp: uint64(now.Unix()),
-	})
+	}
+	if want.policy != nil {
+		c = c.Bind(*want.policy)
+		if err := c.CheckPolicy(d.ChainID); err != nil {
+			return Signed{}, fmt.Errorf("requirement: %w", err)
+		}
+	}
+	return Sign(ctx, s, d, c)
 }

@@ -47,7 +47,7 @@ func Sign(ctx context.Context, s evm.Signer, d Deployment, c Claims) (Signed, er
 
 // Rules says what [Signed.Verify] admits. The zero value is the strict one.
 type Rules struct {
-	EIP191 bool // also personal messages; see [EIP191] for what that gives up
+	EIP191 bool // also personal messages over claims of version 1; see [EIP191] for what that gives up
 }
 
 // Verify checks that the payer signed the claims, in an admitted form, and returns the claims' EIP-712 digest under
@@ -59,10 +59,9 @@ func (s Signed) Verify(separator evm.Hash, r Rules) (evm.Hash, error) {
 	switch {
 	case s.Form == EIP712:
 		signed = []evm.Hash{digest}
-	case s.Form == EIP191 && r.EIP191:
-		fields := s.Claims.words()
-		// 4Mica's core hashes the bytes; its TypeScript client signs their hexadecimal text instead.
-		signed = []evm.Hash{evm.HashPersonal(fields[:]), evm.HashPersonal([]byte("0x" + hex.EncodeToString(fields[:])))}
+	case s.Form == EIP191 && r.EIP191 && s.Claims.Policy == nil:
+		raw, text := s.Claims.personal()
+		signed = []evm.Hash{raw, text}
 	default:
 		return evm.Hash{}, fmt.Errorf("guarantee: form %q: %w", clip(string(s.Form)), ErrForm)
 	}
@@ -75,6 +74,26 @@ func (s Signed) Verify(separator evm.Hash, r Rules) (evm.Hash, error) {
 		}
 	}
 	return evm.Hash{}, fmt.Errorf("guarantee: signer is not %s: %w", s.Claims.Payer, ErrSignature)
+}
+
+// personal returns what is signed as a personal message: 4Mica's core hashes the encoded fields; its TypeScript client
+// signs their hexadecimal text instead. Of version 2 the core encodes a tuple, to which an offset leads, and the client
+// the fields of one.
+func (c Claims) personal() (raw, text evm.Hash) {
+	words := c.words()
+	fields := words[:]
+	prefix := []byte{}
+	if p := c.Policy; p != nil {
+		args := make([]evm.Arg, 0, len(fields)/32+policyWords+1)
+		more := p.words()
+		for b := append(fields, more[:]...); len(b) > 0; b = b[32:] {
+			args = append(args, evm.WordArg([32]byte(b)))
+		}
+		fields = evm.EncodeArgs(append(args, evm.BytesArg([]byte(p.Tag)))...)
+		offset := evm.WordUint64(32)
+		prefix = offset[:]
+	}
+	return evm.HashPersonal(append(prefix, fields...)), evm.HashPersonal([]byte("0x" + hex.EncodeToString(fields)))
 }
 
 func clip(s string) string {

@@ -168,8 +168,10 @@ func TestSignedJSONRefuses(t *testing.T) {
 		"amount twice":        {strings.Replace(body(nil), `"amount"`, `"amount":"1","amount"`, 1), ErrMalformed},
 		"amount in two cases": {strings.Replace(body(nil), `"amount"`, `"Amount":"1","amount"`, 1), ErrMalformed},
 		"amount in escapes":   {strings.Replace(body(nil), `"amount"`, `"\u0061mount":"1","amount"`, 1), ErrMalformed},
-		"version 2":           {body(map[string]string{"version": `"v2"`}), ErrVersion},
-		"version number 2":    {body(map[string]string{"version": `2`}), ErrVersion},
+		"version 2":           {body(map[string]string{"version": `"v2"`}), ErrMalformed}, // has no policy
+		"version number 2":    {body(map[string]string{"version": `2`}), ErrMalformed},
+		"version 3":           {body(map[string]string{"version": `"v3"`}), ErrVersion},
+		"version 0":           {body(map[string]string{"version": `0`}), ErrVersion},
 		"version null":        {body(map[string]string{"version": `null`}), ErrVersion},
 		"no signature":        {strings.Replace(body(nil), `"signature"`, `"sig"`, 1), ErrMalformed},
 	}

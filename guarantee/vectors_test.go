@@ -50,6 +50,27 @@ type vectors struct {
 		} `json:"eip191"`
 		Request json.RawMessage `json:"requestBody"`
 	}
+	V2 struct {
+		Subject evm.Hash `json:"validationSubjectHash"`
+		Named   evm.Hash `json:"validationRequestHash"`
+		NoTag   evm.Hash `json:"validationRequestHash_withEmptyTag"`
+		EIP712  struct {
+			TypeHash  evm.Hash
+			Digest    evm.Hash
+			Signature evm.Signature
+		} `json:"eip712"`
+		EIP191 struct {
+			TextDigest    evm.Hash      `json:"typescriptSdkDigest_textOfHexString"`
+			TextSignature evm.Signature `json:"typescriptSdkSignature"`
+			RawDigest     evm.Hash      `json:"rustCoreDigest_rawBytes"`
+			RawSignature  evm.Signature `json:"rustCoreSignature"`
+		} `json:"eip191"`
+		Request json.RawMessage `json:"requestBody"`
+	}
+	Certificate2 struct {
+		Inputs            struct{ Domain evm.Hash }
+		Claims, Signature string
+	} `json:"certificateV2"`
 	Certificate struct {
 		Inputs struct {
 			CycleText string   `json:"cycleIdText"`
