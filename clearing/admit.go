@@ -54,9 +54,10 @@ type admission struct {
 //     as replayed, whatever has become of the guarantee since (a certificate is a fact: a guarantee that a note has
 //     let go, or whose cycle is over, is still the one that was admitted); other content is [ErrConflict]
 //  4. timestamp (guarantee.ErrStale, guarantee.ErrFuture)
-//  5. asset and cycle ([ErrAsset]); a cycle that is frozen takes nothing, the next one does
-//  6. the payer's limit per cycle ([ErrLimit])
-//  7. collateral ([ErrExposure])
+//  5. whether payer and payee may take part ([ErrSuspended], [ErrNotMember])
+//  6. asset and cycle ([ErrAsset]); a cycle that is frozen takes nothing, the next one does
+//  7. the payer's limit per cycle ([ErrLimit])
+//  8. collateral ([ErrExposure])
 //
 // A guarantee is on disk before its certificate is made. An error that matches [ErrUnfinished] leaves open whether the
 // guarantee was admitted; the same request again is safe and finds out. One that matches [ErrNotAdmitted] says it was not.
@@ -129,8 +130,12 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 				return err
 			}
 		}
+		wallets, err := h.roster(tx)
+		if err != nil {
+			return err
+		}
 		for i, it := range group {
-			g, replayed, refused, err := h.admit(v, it)
+			g, replayed, refused, err := h.admit(v, wallets, it)
 			if err != nil {
 				return err
 			}
@@ -164,7 +169,7 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 }
 
 // admit decides on one guarantee. refused is a rule's word, err the store's.
-func (h *House) admit(v *view, it *admission) (g Guarantee, replayed bool, refused, err error) {
+func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g Guarantee, replayed bool, refused, err error) {
 	c := it.Signed.Claims
 	old, found, err := v.tx.GuaranteeByKey(c.Key())
 	switch {
@@ -182,6 +187,9 @@ func (h *House) admit(v *view, it *admission) (g Guarantee, replayed bool, refus
 	if future := uint64(h.Future / time.Second); c.Timestamp > now && c.Timestamp-now > future {
 		return g, false, fmt.Errorf("%d seconds ahead: %w", c.Timestamp-now, guarantee.ErrFuture), nil
 	}
+	if refused := h.mayDeal(wallets, c.Payer, c.Payee); refused != nil {
+		return g, false, refused, nil
+	}
 	cycle, isNew, err := h.openCycle(v, c.Asset, now)
 	if err != nil {
 		return g, false, nil, err
@@ -193,7 +201,7 @@ func (h *House) admit(v *view, it *admission) (g Guarantee, replayed bool, refus
 	if err != nil {
 		return g, false, nil, err
 	}
-	if limit, ok := account.Limit(); ok {
+	if limit, ok := lowerLimit(account.Account, wallets[c.Payer]); ok {
 		used, err := v.tx.PayableBy(cycle.Ref, c.Payer)
 		if err != nil {
 			return g, false, nil, err

@@ -80,6 +80,14 @@ type Tx interface {
 	DropSigner(owner, key evm.Address) error
 	Assets() ([]evm.Address, error) // those that have a schedule
 
+	Wallet(evm.Address) (Wallet, bool, error)
+	PutWallet(Wallet) error
+	// Wallets returns those above after, ascending by address, at most limit.
+	Wallets(after evm.Address, limit int) ([]Wallet, error)
+	// WalletsStamp differs from what it was before the last PutWallet, and from every other one that there ever was; also
+	// from those of writes that were undone.
+	WalletsStamp() (uint64, error)
+
 	// Enqueue puts a call into the outbox in this transaction. The same ID and bytes again change nothing; the same ID
 	// with other bytes is an error.
 	Enqueue(evm.Call) error

@@ -23,6 +23,10 @@ var (
 	ErrLimit = errors.New("payer's limit for the cycle would be passed")
 	// ErrExposure says that the payer's collateral does not cover the guarantee; the error is an *ExposureError.
 	ErrExposure = errors.New("not enough free collateral")
+	// ErrSuspended says that the operator has suspended payer or payee.
+	ErrSuspended = errors.New("account is suspended")
+	// ErrNotMember says that the house serves members only, and payer or payee is none.
+	ErrNotMember = errors.New("account is no member of this clearing house")
 	// ErrUnfinished says that the request may have taken effect or not: the store failed, or the caller went away while
 	// the request was being written. Sending the same request again is safe and finds out.
 	ErrUnfinished = errors.New("outcome is not known, send the same request again")
@@ -63,7 +67,7 @@ func (e *ExposureError) Error() string {
 // Is reports that every such error is an [ErrExposure].
 func (e *ExposureError) Is(target error) bool { return target == ErrExposure }
 
-// LimitError says how far a payer's own limit reaches. It matches [ErrLimit].
+// LimitError says how far a payer's limit reaches: its own, or the operator's if that is lower. It matches [ErrLimit].
 type LimitError struct {
 	Payer, Asset       evm.Address
 	Cycle              CycleRef

@@ -28,6 +28,9 @@ type Config struct {
 	Authority  *guarantee.Authority
 	Rules      guarantee.Rules // which forms of signature are admitted
 
+	// MembersOnly admits guarantees between members, see [Wallet]. Otherwise everybody is served who is not suspended.
+	MembersOnly bool
+
 	Past, Future time.Duration // how far a guarantee's timestamp may be from the house's clock
 	BatchMax     int           // most guarantees in one transaction
 	ChunkMax     int           // positions posted in one call, a power of two of at most 1024
@@ -45,6 +48,7 @@ type House struct {
 	admits    gather[*admission]
 	notes     gather[*noting]
 	trees     treeCache
+	known     roster
 }
 
 // New makes a house.

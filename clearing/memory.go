@@ -37,6 +37,9 @@ type memory struct {
 	positions  map[cycleGeneration]postings
 	schedules  map[evm.Address][]Schedule
 	signers    map[ownerKey]Signer
+	wallets    map[evm.Address]Wallet
+	stamp      uint64 // of the wallets
+	stamps     uint64 // how many there were; not undone
 	calls      map[string]evm.Call
 	states     map[string]evm.CallState
 	order      map[string]int // of calls, by when they were asked for
@@ -76,7 +79,7 @@ func NewMemory() *Memory {
 		cycles: make(map[CycleRef]Cycle), cycleIDs: make(map[evm.Hash]CycleRef),
 		positions: make(map[cycleGeneration]postings), schedules: make(map[evm.Address][]Schedule),
 		signers: make(map[ownerKey]Signer),
-		calls:   make(map[string]evm.Call), states: make(map[string]evm.CallState), order: make(map[string]int),
+		wallets: make(map[evm.Address]Wallet), calls: make(map[string]evm.Call), states: make(map[string]evm.CallState), order: make(map[string]int),
 		blocks: make(map[Stream][]blockRow),
 	}}
 }
@@ -478,6 +481,43 @@ func (tx *memoryTx) Assets() ([]evm.Address, error) {
 	slices.SortFunc(list, func(a, b evm.Address) int { return slices.Compare(a[:], b[:]) })
 	return list, nil
 }
+
+func (tx *memoryTx) Wallet(address evm.Address) (Wallet, bool, error) {
+	w, ok := tx.wallets[address]
+	w.Scopes = slices.Clone(w.Scopes)
+	return w, ok, nil
+}
+
+func (tx *memoryTx) PutWallet(w Wallet) error {
+	switch w.Status {
+	case WalletActive, WalletSuspended, WalletRevoked:
+	default:
+		return fmt.Errorf("wallet %s: status %q is none", w.Address, w.Status)
+	}
+	w.Scopes = slices.Clone(w.Scopes)
+	if err := set(tx, tx.wallets, w.Address, w); err != nil {
+		return err
+	}
+	before := tx.stamp
+	tx.undo = append(tx.undo, func() { tx.stamp = before })
+	tx.stamps++
+	tx.stamp = tx.stamps
+	return nil
+}
+
+func (tx *memoryTx) Wallets(after evm.Address, limit int) ([]Wallet, error) {
+	var list []Wallet
+	for address := range tx.wallets {
+		if slices.Compare(address[:], after[:]) > 0 {
+			w, _, _ := tx.Wallet(address)
+			list = append(list, w)
+		}
+	}
+	slices.SortFunc(list, func(a, b Wallet) int { return slices.Compare(a.Address[:], b.Address[:]) })
+	return list[:min(limit, len(list))], nil
+}
+
+func (tx *memoryTx) WalletsStamp() (uint64, error) { return tx.stamp, nil }
 
 func (tx *memoryTx) Enqueue(call evm.Call) error {
 	if old, ok := tx.calls[call.ID]; ok {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -299,32 +298,7 @@ func (b purchases) Delivered(ctx context.Context, id string) error {
 }
 
 // Secret implements [purchase.Book].
-func (b purchases) Secret(ctx context.Context) (secret [32]byte, err error) {
-	var found bool
-	err = b.s.read(ctx, func(s *session) error {
-		secret, found, err = s.secret("quotes")
-		return err
-	})
-	if err != nil || found {
-		return secret, err
-	}
-	err = b.s.write(ctx, func(s *session) error {
-		var fresh [32]byte
-		if _, err := rand.Read(fresh[:]); err != nil {
-			return fmt.Errorf("make secret: %w", err)
-		}
-		// Of two processes that are first, the first in the database has made the secret of both.
-		if _, err := s.exec("INSERT INTO secret (name, value) VALUES ('quotes', ?) ON CONFLICT (name) DO NOTHING", fresh[:]); err != nil {
-			return fmt.Errorf("make secret: %w", err)
-		}
-		secret, _, err = s.secret("quotes")
-		return err
-	})
-	if err != nil {
-		return [32]byte{}, err
-	}
-	return secret, nil
-}
+func (b purchases) Secret(ctx context.Context) ([32]byte, error) { return b.s.Secret(ctx, "quotes") }
 
 func (s *session) secret(name string) (secret [32]byte, found bool, err error) {
 	if found, err = s.one("SELECT value FROM secret WHERE name = ?", []any{name}, fixed(secret[:])); err != nil {

@@ -108,7 +108,7 @@ var reasons = []Reason{
 	{"sign_in_used", 401, 4, "after", "The sign-in was used before.", notCharged, "Sign the nonce of a new 402."},
 
 	{"rate_limited", 429, 4, "same payment", "There are more requests than are taken from one place.", notCharged, "Wait as long as Retry-After says."},
-	{"api_key_invalid", 401, 1, "after", "The facilitator serves who has a key, and this is none.", notCharged, "Send the key that its operator gave in X-API-Key."},
+	{"api_key_invalid", 401, 1, "after", "This is for who has a key, and what was sent is none.", notCharged, "Send the key that its operator gave in X-API-Key."},
 	{"asset_not_served", 402, 4, "new payment", "The facilitator does not settle this token.", notCharged, "Pay in a token that it lists."},
 	{"call_not_served", 402, 4, "new payment", "The facilitator does not send this kind of call.", notCharged, "Pay in a way that it lists."},
 	{"gas_too_high", 402, 4, "after", "Settling the payment would take more gas than the facilitator spends on one.", notCharged, "Pay from a plain account, or in another token."},
@@ -120,7 +120,14 @@ var reasons = []Reason{
 	{"body_too_large", 413, 1, "never", "The request is larger than is taken.", notCharged, "Send less at once."},
 	{"method_not_allowed", 405, 1, "never", "The path is there, but not with this method.", notCharged, "See the Allow header."},
 	{"not_found", 404, 1, "never", "There is no such thing here.", notCharged, "Check the path."},
-	{"unauthorized", 401, 1, "after", "This needs a login.", notCharged, "Only development mode shows it without one."},
+	{"unauthorized", 401, 1, "after", "This needs a login.", notCharged, "Sign in at /auth/nonce and /auth/verify; farthing's own verbs do it with --key."},
+	{"login_invalid", 401, 1, "after", "The sign-in message is not one that this clearing house asked for, or its time is over.", notSigned, "Ask /auth/nonce again and sign what it says; set the clock (NTP) if this repeats."},
+	{"login_signature_invalid", 400, 1, "after", "The sign-in message is not signed by its account.", notSigned, "Sign the message as text (EIP-191) with the account's key."},
+	{"token_invalid", 401, 1, "after", "The access or refresh token is not valid, or no longer.", notCharged, "Refresh it, or sign in again."},
+	{"forbidden", 403, 1, "after", "Who is logged in may not do this.", notCharged, "Sign in as the account that it is about, or ask the operator for the right."},
+	{"suspended", 403, 4, "after", "The operator has suspended the account: it can neither promise nor be promised anything.", notCharged, "Ask the operator of the clearing house."},
+	{"not_member", 403, 4, "after", "The clearing house serves members only, and the account is none.", notCharged, "Ask the operator: farthing member add."},
+	{"house_busy", 503, 4, "same payment", "The clearing house has as much work as it takes at once.", "Not served, not charged.", "Retry with the same payment, after as long as Retry-After says."},
 	{"internal", 500, 1, "same payment", "Something failed that should not have.", "What was durable stays so; asking again with the same payment cannot pay twice.", "Give the reference to the operator."},
 }
 

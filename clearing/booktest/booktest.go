@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) clearing.Book) {
 		{"unsettled cycles", unsettled},
 		{"schedules", schedules},
 		{"signers", signers},
+		{"wallets", wallets},
 		{"calls", calls},
 		{"blocks", blocks},
 		{"a write that fails leaves nothing", rollback},
@@ -639,6 +640,68 @@ func signers(t *testing.T, b0 clearing.Book) {
 		is(t, "signers", list, []clearing.Signer{late})
 		return err
 	})
+}
+
+func wallet(n byte) clearing.Wallet {
+	return clearing.Wallet{
+		Address: addr(n), Name: fmt.Sprintf("Bäckerei %d", n), Contact: "a@example.org", Role: "user", Scopes: []string{"tab:read", "tab:create"},
+		Status: clearing.WalletActive, Member: true, Limit: amount(uint64(n)), Limited: true, UpdatedAt: 1_782_122_400_000 + int64(n),
+	}
+}
+
+func wallets(t *testing.T, b0 clearing.Book) {
+	b := book{t, b0}
+	stamps := make(map[uint64]bool)
+	stamp := func(fresh bool) {
+		t.Helper()
+		b.read(func(tx clearing.Tx) error {
+			s, err := tx.WalletsStamp()
+			if stamps[s] == fresh {
+				t.Errorf("stamp %d: new is %v", s, !fresh)
+			}
+			stamps[s] = true
+			return err
+		})
+	}
+	stamp(true)
+	b.read(func(tx clearing.Tx) error {
+		_, found, err := tx.Wallet(addr(1))
+		is(t, "found in an empty book", found, false)
+		list, err2 := tx.Wallets(evm.Address{}, 10)
+		is(t, "wallets of an empty book", len(list), 0)
+		return errors.Join(err, err2)
+	})
+	plain := clearing.Wallet{Address: addr(3), Status: clearing.WalletSuspended}
+	b.write(func(tx clearing.Tx) error {
+		return errors.Join(tx.PutWallet(wallet(2)), tx.PutWallet(wallet(1)), tx.PutWallet(plain))
+	})
+	stamp(true)
+	stamp(false)
+	b.read(func(tx clearing.Tx) error {
+		w, found, err := tx.Wallet(addr(2))
+		is(t, "found", found, true)
+		is(t, "wallet", w, wallet(2))
+		list, err2 := tx.Wallets(evm.Address{}, 2)
+		is(t, "first page", list, []clearing.Wallet{wallet(1), wallet(2)})
+		list, err3 := tx.Wallets(addr(2), 2)
+		is(t, "second page", list, []clearing.Wallet{plain})
+		return errors.Join(err, err2, err3)
+	})
+	// A write that is undone takes its stamp with it, and no other one has it.
+	failure := errors.New("no")
+	var undone uint64
+	err := b.Write(t.Context(), func(tx clearing.Tx) error {
+		err := tx.PutWallet(plain)
+		var err2 error
+		undone, err2 = tx.WalletsStamp()
+		return errors.Join(err, err2, failure)
+	})
+	is(t, "the closure's error comes back", errors.Is(err, failure), true)
+	stamp(false)
+	stamps[undone] = true
+	b.write(func(tx clearing.Tx) error { return tx.PutWallet(wallet(1)) })
+	stamp(true)
+	b.refused("a status that is none", func(tx clearing.Tx) error { return tx.PutWallet(clearing.Wallet{Address: addr(9), Status: "gone"}) })
 }
 
 func calls(t *testing.T, b0 clearing.Book) {
