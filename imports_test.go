@@ -41,7 +41,7 @@ var below = map[string][]string{
 	"ledger":                  {"evm", "money"},
 	"clearing":                {"evm", "guarantee", "ledger", "money"},
 	"clearing/booktest":       {"clearing", "evm", "guarantee", "ledger", "money"},
-	"facilitator":             {"evm", "exact", "facilitator/desk", "money", "network", "x402"},
+	"facilitator":             {"api/client", "evm", "exact", "facilitator/desk", "guarantee", "money", "network", "x402"},
 	"facilitator/desk":        {"evm", "money", "x402"},
 	"api/client":              {"evm", "guarantee", "internal/jsonobject", "money", "network", "x402"},
 	"api":                     {"clearing", "evm", "guarantee", "internal/jsonobject", "login", "money", "network", "x402"},

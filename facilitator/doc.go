@@ -1,12 +1,14 @@
 // Package facilitator verifies and settles payments for sellers: the HTTP service that x402 and T402 call a facilitator,
 // and the same in process, as an [x402.Facilitator]. It pays the gas of what it settles, through a gas desk for each
 // network (package facilitator/desk), and can change neither amount nor recipient: both are under the payer's signature.
+// A guarantee it settles by having a clearing house certify it; see [House].
 //
 // Most callers want [Open] for each network, [New] and [Facilitator.Run].
 //
 // # Routes
 //
 //	POST /verify, /settle                  x402 version 1 and 2, and T402
+//	POST /tabs                             a request id for a guarantee
 //	GET  /supported, /discovery/resources
 //	GET  /settlements/{id}                 what became of a settlement, and what it cost
 //	GET  /health, /ready, /metrics

@@ -13,6 +13,7 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/exact"
 	"github.com/farthing402/farthing/facilitator/desk"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/x402"
@@ -26,9 +27,10 @@ const (
 	waitMax = 80 * time.Second
 )
 
-// Config is what a facilitator serves. Networks must be set.
+// Config is what a facilitator serves. Networks or Houses must be set.
 type Config struct {
-	Networks []*Network
+	Networks []*Network    // where transfers are settled
+	Houses   []House       // whose guarantees are settled
 	Wait     time.Duration // 0: DefaultWait
 	Keys     []Key         // who may verify and settle; none: everyone
 	// PerMinute is how many calls to /verify and /settle are taken from one key or address in a minute; 0: no limit.
@@ -44,19 +46,20 @@ type Key struct{ Name, Secret string }
 // Facilitator verifies and settles. Make one with [New].
 type Facilitator struct {
 	Config
-	metrics *metrics
-	http    *handler
-	listed  x402.Supported
-	working context.Context // until Run returns
-	rest    context.CancelFunc
+	promises []*promises
+	metrics  *metrics
+	http     *handler
+	listed   x402.Supported  // of transfers
+	working  context.Context // until Run returns
+	rest     context.CancelFunc
 }
 
 var _ x402.Facilitator = (*Facilitator)(nil)
 
 // New makes a facilitator. Settling waits until [Facilitator.Run] runs.
 func New(c Config) (*Facilitator, error) {
-	if len(c.Networks) == 0 {
-		return nil, errors.New("facilitator: no network")
+	if len(c.Networks) == 0 && len(c.Houses) == 0 {
+		return nil, errors.New("facilitator: neither a network nor a clearing house")
 	}
 	if c.Wait <= 0 {
 		c.Wait = DefaultWait
@@ -68,6 +71,9 @@ func New(c Config) (*Facilitator, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &Facilitator{Config: c}
+	for _, house := range c.Houses {
+		f.promises = append(f.promises, &promises{house: house, now: c.Now})
+	}
 	f.working, f.rest = context.WithCancel(context.Background())
 	f.metrics = newMetrics(f)
 	for _, n := range c.Networks {
@@ -96,6 +102,7 @@ func (f *Facilitator) Run(ctx context.Context) error {
 		all.Go(func() { f.work(ctx, n) })
 	}
 	all.Wait()
+	<-ctx.Done() // guarantees need no loop
 	f.rest()
 	return nil
 }
@@ -135,8 +142,14 @@ func (f *Facilitator) network(r x402.Requirements) (*Network, error) {
 	return nil, x402.Errorf("invalid_network", "payments on %q are not served", clip(r.Network))
 }
 
-// Verify implements [x402.Facilitator]. Errors have the codes chain_unreachable, book_unavailable and settlement_busy.
+// Verify implements [x402.Facilitator]. Errors have the codes chain_unreachable, book_unavailable and settlement_busy, of
+// guarantees house_unreachable and house_refused.
 func (f *Facilitator) Verify(ctx context.Context, p x402.Payment, r x402.Requirements) (x402.VerifyResponse, error) {
+	if f.isPromise(p, r) {
+		answer, err := f.verifyPromise(ctx, p, r)
+		f.metrics.verified(r, orElse(reasonOf(err), answer.InvalidReason))
+		return answer, err
+	}
 	a, err := f.verify(ctx, p, r)
 	answer := x402.VerifyResponse{IsValid: err == nil}
 	if !a.From.IsZero() {
@@ -187,6 +200,11 @@ func (f *Facilitator) verify(ctx context.Context, p x402.Payment, r x402.Require
 // again is answered the same. A settlement whose end is not known in time is answered with settlement_pending. Errors have
 // the codes chain_unreachable and settlement_busy if nothing was recorded, and settlement_pending if that is not known.
 func (f *Facilitator) Settle(ctx context.Context, p x402.Payment, r x402.Requirements) (x402.SettleResponse, error) {
+	if f.isPromise(p, r) {
+		answer, err := f.settlePromise(ctx, p, r)
+		f.metrics.settleAnswered(r, orElse(reasonOf(err), answer.ErrorReason))
+		return answer, err
+	}
 	answer := x402.SettleResponse{Network: r.Network}
 	if r.NetworkSent != "" {
 		answer.Network = r.NetworkSent
@@ -351,14 +369,40 @@ func refusal(err error) (*x402.Error, error) {
 }
 
 func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
 	if e, ok := x402.AsError(err); ok {
 		return e.Code
 	}
 	return "internal"
 }
 
-// Supported implements [x402.Facilitator].
-func (f *Facilitator) Supported(context.Context) (x402.Supported, error) { return f.listed, nil }
+// isPromise reports whether a payment is a guarantee, or is asked to be one.
+func (f *Facilitator) isPromise(p x402.Payment, r x402.Requirements) bool {
+	return len(f.promises) > 0 && (p.Scheme == guarantee.Scheme || r.Scheme == guarantee.Scheme)
+}
+
+// Supported implements [x402.Facilitator]. The guarantees of a clearing house that does not answer are left out; if there is
+// nothing else, that is the error.
+func (f *Facilitator) Supported(ctx context.Context) (x402.Supported, error) {
+	s := f.listed
+	s.Kinds = slices.Clip(s.Kinds)
+	var down error
+	for _, p := range f.promises {
+		kinds, err := p.kinds(ctx)
+		if err != nil {
+			down = err
+			f.Log.Warn("guarantees cannot be offered", "error", err)
+			continue
+		}
+		s.Kinds = append(s.Kinds, kinds...)
+	}
+	if len(s.Kinds) == 0 {
+		return s, down
+	}
+	return s, nil
+}
 
 func (f *Facilitator) supported() x402.Supported {
 	s := x402.Supported{Signers: map[string][]string{}}

@@ -44,7 +44,7 @@ type handler struct {
 func (f *Facilitator) Handler() http.Handler { return f.http }
 
 // Routes are the paths that [Facilitator.Handler] serves, as patterns of a ServeMux, for whoever serves more beside them.
-var Routes = []string{"/verify", "/settle", "/supported", "/discovery/resources", "/settlements/", "/health", "/ready", "/metrics"}
+var Routes = []string{"/{$}", "/verify", "/settle", "/tabs", "/supported", "/discovery/resources", "/settlements/", "/health", "/ready", "/metrics"}
 
 func newHandler(f *Facilitator) *handler {
 	h := &handler{
@@ -56,7 +56,9 @@ func newHandler(f *Facilitator) *handler {
 	}
 	h.route("/verify", http.MethodPost, h.guarded(workMax, h.verify))
 	h.route("/settle", http.MethodPost, h.guarded(settleMax, h.settle))
+	h.route("/tabs", http.MethodPost, h.guarded(workMax, h.tab))
 	h.route("/supported", http.MethodGet, h.supported)
+	h.route("/{$}", http.MethodGet, h.welcome)
 	h.route("/discovery/resources", http.MethodGet, h.resources)
 	h.route("/settlements/{id}", http.MethodGet, h.guarded(workMax, h.settlement))
 	h.route("/health", http.MethodGet, h.health)
@@ -218,8 +220,33 @@ func (h *handler) discover(w http.ResponseWriter, r *http.Request, q x402.Facili
 	}
 }
 
-func (h *handler) supported(w http.ResponseWriter, _ *http.Request) error {
-	return write(w, h.f.listed)
+// tab gives a request id to whoever is about to sign a guarantee.
+func (h *handler) tab(w http.ResponseWriter, r *http.Request) error {
+	if len(h.f.promises) == 0 {
+		return x402.Errorf("not_found", "guarantees are not served here")
+	}
+	q, refused := x402.ReadTabRequest(r.Body)
+	if refused != nil {
+		return refused
+	}
+	answer, err := h.f.tab(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return write(w, answer)
+}
+
+func (h *handler) supported(w http.ResponseWriter, r *http.Request) error {
+	s, err := h.f.Supported(r.Context())
+	if err != nil {
+		return err
+	}
+	return write(w, s)
+}
+
+// welcome says to whom one speaks.
+func (h *handler) welcome(w http.ResponseWriter, _ *http.Request) error {
+	return write(w, map[string]any{"service": "farthing facilitator", "routes": Routes[1:]})
 }
 
 // settlementAnswer is what became of a settlement. Cost is in wei of the network's own coin.
@@ -276,13 +303,22 @@ func (h *handler) health(w http.ResponseWriter, _ *http.Request) error {
 	return write(w, map[string]string{"status": "ok"})
 }
 
-// ready says whether every chain answers.
-func (h *handler) ready(w http.ResponseWriter, _ *http.Request) error {
+// ready says whether every chain answers, and every clearing house.
+func (h *handler) ready(w http.ResponseWriter, r *http.Request) error {
 	status, networks := "ok", make(map[string]string)
 	for _, n := range h.f.Networks {
 		networks[n.c.Chain.Name] = "ok"
 		if n.well() != nil {
 			networks[n.c.Chain.Name], status = "fail", "fail"
+		}
+	}
+	for _, p := range h.f.promises {
+		name, err := p.network(r.Context())
+		if err != nil {
+			name, status = "clearing house", "fail"
+			networks[name] = "fail"
+		} else {
+			networks["clearing house on "+name] = "ok"
 		}
 	}
 	code := http.StatusOK
@@ -340,6 +376,8 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		switch e.Code { // the cause may name the node, or a file
 		case "chain_unreachable":
 			said.Message = "the chain does not answer"
+		case "house_unreachable":
+			said.Message = "the clearing house does not answer"
 		case "book_unavailable":
 			said.Message = "the facilitator's book does not answer"
 		case "settlement_pending":

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/farthing402/farthing/facilitator/desk"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/x402"
 )
@@ -78,7 +79,7 @@ func (m *metrics) labels(r x402.Requirements) (network, scheme string) {
 		network = name
 	}
 	switch r.Scheme {
-	case "exact", "upto", "exact-legacy":
+	case "exact", "upto", "exact-legacy", guarantee.Scheme:
 		scheme = r.Scheme
 	}
 	return network, scheme

@@ -257,7 +257,7 @@ func TestTabs(t *testing.T) {
 	w.mux.Handle("/x402/tab", w.pw.Tabs())
 	ask := func(body string) answer { return w.do(call{method: "POST", path: "/x402/tab", body: body}) }
 	question := `{"guaranteeVersion":1,"userAddress":"0x70997970C51812dc3A010C7d01b50e0d17dc79C8","paymentRequirements":{"scheme":"4mica-credit",
-		"network":"eip155:84532","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e","amount":"100000","payTo":"0x2222222222222222222222222222222222222222"}}`
+		"network":"eip155:84532","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e","amount":"100000","payTo":"` + w.seller.Address().Lower() + `"}}`
 	seen := map[string]bool{}
 	for range 3 {
 		a := ask(question)
@@ -265,7 +265,7 @@ func TestTabs(t *testing.T) {
 		if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.StatusCode != 200 {
 			t.Fatalf("%d %s", a.StatusCode, a.body)
 		}
-		if got.UserAddress != "0x70997970C51812dc3A010C7d01b50e0d17dc79C8" || got.RecipientAddress != w.seller.Address().Lower() || seen[got.NextReqID] {
+		if got.UserAddress != "0x70997970C51812dc3A010C7d01b50e0d17dc79C8" || got.RecipientAddress != w.seller.Address().String() || seen[got.NextReqID] {
 			t.Errorf("%+v", got)
 		}
 		if _, err := money.ParseAmount(got.NextReqID); err != nil {
@@ -273,7 +273,8 @@ func TestTabs(t *testing.T) {
 		}
 		seen[got.NextReqID] = true
 	}
-	for _, bad := range []string{"", "{}", `{"userAddress":"me"}`, strings.Replace(question, `"guaranteeVersion":1`, `"guaranteeVersion":2`, 1), strings.Replace(question, "4mica-credit", "exact", 1)} {
+	for _, bad := range []string{"", "{}", `{"userAddress":"me"}`, strings.Replace(question, `"guaranteeVersion":1`, `"guaranteeVersion":2`, 1), strings.Replace(question, "4mica-credit", "exact", 1),
+		strings.Replace(question, w.seller.Address().Lower(), "0x2222222222222222222222222222222222222222", 1), strings.Replace(question, `"guaranteeVersion":1`, `"guaranteeVersion":1,"x402Version":2`, 1)} {
 		if a := ask(bad); a.StatusCode != 400 {
 			t.Errorf("%q: %d", bad, a.StatusCode)
 		}

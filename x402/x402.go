@@ -29,6 +29,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 )
 
@@ -96,6 +97,13 @@ func (r *Requirements) unmarshal(b []byte) error {
 		return errors.New("amount and maxAmountRequired differ")
 	}
 	w.Amount = cmp.Or(w.Amount, amountV1)
+	if strings.HasPrefix(w.Amount, "0x") && strings.Contains(w.Scheme, "4mica") { // whose facilitators take it
+		amount, err := money.ParseAmount(w.Amount)
+		if err != nil {
+			return err
+		}
+		w.Amount = amount.String()
+	}
 	w.Network, w.NetworkSent = canonicalNetwork(w.Network)
 	*r = w
 	return nil

@@ -44,6 +44,17 @@ func (c *Client) Certify(ctx context.Context, s guarantee.Signed) (guarantee.Cer
 	return r.Certificate, r.Err
 }
 
+// CertifyAlone has one guarantee certified by a signature of its own, which is what 4Mica's clients can verify. It costs the
+// clearing house several times as much as [Client.Certify].
+func (c *Client) CertifyAlone(ctx context.Context, s guarantee.Signed) (guarantee.Certificate, error) {
+	var answer json.RawMessage
+	if err := c.do(ctx, http.MethodPost, "/core/guarantees", s, &answer); err != nil {
+		return guarantee.Certificate{}, err
+	}
+	r := c.result(ctx, answer)
+	return r.Certificate, r.Err
+}
+
 // CertifyMany has guarantees certified in one call for each [CertifyMax] of them. Results are in the order of list; the
 // error is nil unless a whole call failed, and then nothing is known about the guarantees without a result.
 func (c *Client) CertifyMany(ctx context.Context, list []guarantee.Signed) ([]Result, error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/evm/devchain"
@@ -28,6 +29,8 @@ type facilitatorCmd struct {
 	RPCURL []string `name:"rpc-url" help:"JSON-RPC of the chain; with several networks (--network base,arbitrum) one for each, in that order." placeholder:"URL"`
 	Listen string   `default:"127.0.0.1:4030" help:"Address to serve on." placeholder:"HOST:PORT"`
 	Book   string   `help:"SQLite file of settlements; default facilitator.db in farthing's folder. One process at a time." placeholder:"FILE"`
+
+	ClearingHouse []string `name:"clearing-house" help:"Settle guarantees of this clearing house too, or alone; repeat for more." placeholder:"URL"`
 	deskFlags
 }
 
@@ -56,6 +59,7 @@ neither amount nor recipient, which the payer signed.
   farthing facilitator --dev
   farthing facilitator --network base-sepolia --rpc-url URL --key lane.json
   farthing facilitator --network base,arbitrum --rpc-url URL1 --rpc-url URL2 --key lane.json --lane lane2.json
+  farthing facilitator --clearing-house URL       (guarantees only: no chain, no key, no book)
 
 Before it serves it compares with the chain: the chain's id, each token's signing domain and methods, and that
 x402's contracts are there. A token that answers differently is not offered, and it says so.
@@ -84,7 +88,8 @@ func (c *facilitatorCmd) Run(r *run) (err error) {
 		}
 	}()
 	book := c.Book
-	if r.cli.Dev {
+	switch {
+	case r.cli.Dev:
 		own, path, spec, err := c.dev(r)
 		if own != nil {
 			defer own.Close()
@@ -99,7 +104,7 @@ func (c *facilitatorCmd) Run(r *run) (err error) {
 		if c.SponsorMax == "" {
 			c.SponsorMax = devDesk.SponsorMax
 		}
-	} else {
+	case len(c.RPCURL) > 0 || len(c.ClearingHouse) == 0:
 		if specs, err = c.chains(r, specs); err != nil {
 			return err
 		}
@@ -114,17 +119,23 @@ func (c *facilitatorCmd) Run(r *run) (err error) {
 			}
 		}
 	}
-	if book == "" {
-		if book, err = r.inFolder("facilitator.db"); err != nil {
-			return err
-		}
-	}
-	db, err := store.Open(r.ctx, book, store.Exclusive())
+	houses, err := c.houses(r)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	f, err := r.openFacilitator(r.ctx, c.deskFlags, db, specs)
+	var db *store.Store
+	if len(specs) > 0 {
+		if book == "" {
+			if book, err = r.inFolder("facilitator.db"); err != nil {
+				return err
+			}
+		}
+		if db, err = store.Open(r.ctx, book, store.Exclusive()); err != nil {
+			return err
+		}
+		defer db.Close()
+	}
+	f, err := openFacilitator(r.ctx, c.deskFlags, db, specs, houses, r.Now, r.log)
 	if err != nil {
 		return err
 	}
@@ -171,6 +182,23 @@ func serveFacilitator(ctx context.Context, f *facilitator.Facilitator, listener 
 		<-served
 		return errors.Join(err, down)
 	}
+}
+
+// houses are the clearing houses that the flags name. Each has to answer once, since its chain and key are its word.
+func (c *facilitatorCmd) houses(r *run) (houses []facilitator.House, err error) {
+	for _, url := range c.ClearingHouse {
+		house, err := client.New(url)
+		if err != nil {
+			return nil, err
+		}
+		params, err := house.Params(r.ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.say("guarantees  of %s on eip155:%d, certified with key %s…", house.URL(), params.Deployment.ChainID, params.Key.String()[:18])
+		houses = append(houses, house)
+	}
+	return houses, nil
 }
 
 // chains connects to the networks that the flags name.
@@ -241,12 +269,8 @@ func (r *run) lanes(files []string, own bool) (lanes []evm.Signer, err error) {
 	return lanes, nil
 }
 
-// openFacilitator makes a facilitator over a store from flags.
-func (r *run) openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []deskSpec) (*facilitator.Facilitator, error) {
-	return openFacilitator(ctx, c, db, specs, r.Now, r.log)
-}
-
-func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []deskSpec, now func() time.Time, log *slog.Logger) (*facilitator.Facilitator, error) {
+// openFacilitator makes a facilitator from flags: over a store for transfers, of which guarantees need none.
+func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []deskSpec, houses []facilitator.House, now func() time.Time, log *slog.Logger) (*facilitator.Facilitator, error) {
 	keys, err := apiKeys(c.APIKeys)
 	if err != nil {
 		return nil, err
@@ -270,7 +294,10 @@ func openFacilitator(ctx context.Context, c deskFlags, db *store.Store, specs []
 	if specs, err = onlyTokens(specs, c.Token); err != nil {
 		return nil, err
 	}
-	fc := facilitator.Config{Wait: c.SettleWait, Keys: keys, PerMinute: c.PerMinute, Catalogue: db.Catalogue(), Now: now, Log: log}
+	fc := facilitator.Config{Houses: houses, Wait: c.SettleWait, Keys: keys, PerMinute: c.PerMinute, Now: now, Log: log}
+	if db != nil {
+		fc.Catalogue = db.Catalogue()
+	}
 	for _, s := range specs {
 		depth := settleDepth(c.SettleDepth)
 		nc := facilitator.NetworkConfig{
@@ -396,6 +423,9 @@ func (c *facilitatorCmd) dev(r *run) (own *devchain.Chain, book string, spec des
 			return err
 		}
 		spec.On, _ = all.ByID(devchain.DefaultChainID)
+		if live.House != "" && len(c.ClearingHouse) == 0 {
+			c.ClearingHouse = []string{live.House}
+		}
 		book = filepath.Join(dir, "facilitator.db")
 		spec.Lanes, err = r.devLanes(spec.Client, dir, "facilitator")
 		return err
@@ -505,7 +535,9 @@ func (r *run) announceFacilitator(f *facilitator.Facilitator, c deskFlags, specs
 	if c.GasPerPayer > 0 {
 		payer = fmt.Sprintf("%d gas a day", c.GasPerPayer)
 	}
-	r.say("limits      each payer %s; each network's lanes %s; at most %d settlements open", payer, spend, desk.DefaultOpenMax)
+	if len(specs) > 0 {
+		r.say("limits      each payer %s; each network's lanes %s; at most %d settlements open", payer, spend, desk.DefaultOpenMax)
+	}
 	if c.APIKeys == "" {
 		r.say("open        to everyone who reaches it; --api-keys FILE asks for a key")
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/api"
+	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
@@ -52,7 +55,7 @@ type house struct {
 	Reader    chain.Reader
 	Sender    *chain.Sender
 	followers []*chain.Follower
-	transfers *facilitator.Facilitator // nil: only guarantees
+	face      *facilitator.Facilitator
 	server    *http.Server
 	listener  net.Listener
 	headTime  atomic.Uint64
@@ -102,40 +105,82 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	if err = h.catchUp(ctx); err != nil {
 		return nil, err
 	}
-	if len(c.Desk.Lanes) > 0 {
-		for _, lane := range c.Desk.Lanes {
-			if lane.Address() == operator {
-				return nil, misuse("lane %s is the operator, whose nonces are the clearing house's", operator).hint("give the lanes keys of their own")
-			}
-		}
-		c.Desk.Client = h.Client
-		if h.transfers, err = openFacilitator(ctx, c.DeskFlags, h.Store, []deskSpec{c.Desk}, c.Now, c.Log); err != nil {
-			return nil, err
-		}
+	if err = h.openFace(ctx, operator); err != nil {
+		return nil, err
 	}
 	if h.listener, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, fail("config_invalid", "listen on %s: %v", c.Listen, err).hint("choose another with --listen")
 	}
 	h.URL = "http://" + h.listener.Addr().String()
 	h.server = &http.Server{
-		Handler: h.handler(api.New(api.Config{
-			House: h.House, Tokens: c.Deployment.Assets, RPCURL: c.RPC, Dev: c.Dev, Now: c.Now, Log: c.Log,
-			Health: api.Health{DB: h.readable, Chain: h.healthy},
-		})),
+		Handler:           h.handler(h.core(c.Dev)),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
 	return h, nil
 }
 
+// core makes the routes of the clearing house. open serves without a login also what needs one.
+func (h *house) core(open bool) http.Handler {
+	return api.New(api.Config{
+		House: h.House, Tokens: h.Deployment.Assets, RPCURL: h.RPC, Dev: open, Now: h.Now, Log: h.Log,
+		Health: api.Health{DB: h.readable, Chain: h.healthy},
+	})
+}
+
+// openFace makes the facilitator beside the clearing house: for its guarantees, and with lanes for transfers.
+func (h *house) openFace(ctx context.Context, operator evm.Address) error {
+	var specs []deskSpec
+	if len(h.Desk.Lanes) > 0 {
+		for _, lane := range h.Desk.Lanes {
+			if lane.Address() == operator {
+				return misuse("lane %s is the operator, whose nonces are the clearing house's", operator).hint("give the lanes keys of their own")
+			}
+		}
+		h.Desk.Client = h.Client
+		specs = []deskSpec{h.Desk}
+	}
+	own, err := client.New("http://clearing-house", client.WithHTTPClient(&http.Client{Transport: inProcess{h.core(true)}}))
+	if err != nil {
+		return err
+	}
+	h.face, err = openFacilitator(ctx, h.DeskFlags, h.Store, specs, []facilitator.House{own}, h.Now, h.Log)
+	return err
+}
+
+// inProcess carries requests to a handler of this process.
+type inProcess struct{ http.Handler }
+
+// RoundTrip implements [http.RoundTripper].
+func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := written{header: make(http.Header), status: http.StatusOK}
+	if r.Body == nil {
+		r = r.Clone(r.Context())
+		r.Body = http.NoBody
+	}
+	t.ServeHTTP(&w, r)
+	return &http.Response{
+		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: w.header, Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
+	}, nil
+}
+
+// written is an answer in memory.
+type written struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (w *written) Header() http.Header         { return w.header }
+func (w *written) WriteHeader(status int)      { w.status = status }
+func (w *written) Write(b []byte) (int, error) { return w.body.Write(b) }
+
 // handler serves the facilitator's routes beside those of the clearing house.
 func (h *house) handler(core http.Handler) http.Handler {
-	if h.transfers == nil {
-		return core
-	}
 	mux := http.NewServeMux()
 	for _, route := range facilitator.Routes {
-		mux.Handle(route, h.transfers.Handler())
+		mux.Handle(route, h.face.Handler())
 	}
 	mux.Handle("/", core)
 	return mux
@@ -163,9 +208,7 @@ func (h *house) Run(ctx context.Context) error {
 	settled := make(chan struct{})
 	go func() {
 		defer close(settled)
-		if h.transfers != nil {
-			_ = h.transfers.Run(settling) // never fails
-		}
+		_ = h.face.Run(settling) // never fails
 	}()
 	defer func() { rest(); <-settled; h.close() }()
 	ticker := time.NewTicker(beat)

@@ -110,9 +110,9 @@ func (c *serveCmd) announce(r *run, h *house) error {
 	r.say("gas         the operator pays for posting and sealing each cycle, sellers for collecting")
 	r.say("deadlines   cycle %s, notes until %s after it, posted %s later at the latest, challenge window %s, withdrawals %s",
 		seconds(s.Length), seconds(s.Cutoff), seconds(s.Post), seconds(s.Challenge), span(d.WithdrawalDelay))
-	if h.transfers != nil {
+	if len(h.Desk.Lanes) > 0 {
 		specs := []deskSpec{{On: h.Desk.On, Client: h.Client, Lanes: h.Desk.Lanes}}
-		if err := r.announceFacilitator(h.transfers, h.DeskFlags, specs, h.URL); err != nil {
+		if err := r.announceFacilitator(h.face, h.DeskFlags, specs, h.URL); err != nil {
 			return err
 		}
 	}
