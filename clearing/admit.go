@@ -38,6 +38,7 @@ type admission struct {
 	Request
 	now      time.Time
 	digest   evm.Hash
+	likely   Guarantee // as it will be admitted if its cycle is the one that the last guarantee got into
 	admitted Guarantee
 	replayed bool
 	batch    *batch // set if the request asked for one and was admitted
@@ -67,7 +68,14 @@ func (h *House) Admit(ctx context.Context, reqs []Request, now time.Time) []Resu
 	for i, r := range reqs {
 		items[i] = &admission{Request: r, now: now}
 	}
-	parallel(len(items), func(i int) { items[i].digest, items[i].err = h.verify(items[i].Signed) })
+	cycle := h.lastCycle.Load()
+	parallel(len(items), func(i int) {
+		it := items[i]
+		it.digest, it.err = h.verify(it.Signed)
+		if it.err == nil && cycle != nil && cycle.Asset == it.Signed.Claims.Asset {
+			it.likely = h.promise(it, *cycle)
+		}
+	})
 
 	var good []int
 	for i, it := range items {
@@ -156,6 +164,9 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 			it.err = fmt.Errorf("admit guarantee %s: %w", it.digest.Short(), it.err)
 			continue
 		}
+		if last := h.lastCycle.Load(); !it.replayed && (last == nil || *last != it.admitted.Cycle) {
+			h.lastCycle.Store(&it.admitted.Cycle)
+		}
 		if it.Batch {
 			b := batches[it.admitted.Cycle]
 			if b == nil {
@@ -220,8 +231,18 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 	if isNew {
 		v.putCycle(cycle)
 	}
-	g = Guarantee{Signed: it.Signed, Digest: it.digest, Cycle: cycle.Ref, Payable: c.Amount, At: it.now.UnixMilli()}
+	if g = it.likely; g.Cycle != cycle.Ref {
+		g = h.promise(it, cycle.Ref)
+	}
 	return g, false, nil, v.tx.AddGuarantee(g)
+}
+
+// promise is the guarantee that an item asks for, in a cycle. Its evidence takes as long as all the rest of a transaction's
+// checks, so it is made beforehand where the cycle can be guessed.
+func (h *House) promise(it *admission, c CycleRef) Guarantee {
+	g := Guarantee{Signed: it.Signed, Digest: it.digest, Cycle: c, Payable: it.Signed.Claims.Amount, At: it.now.UnixMilli()}
+	g.Evidence = h.evidence(g)
+	return g
 }
 
 // certify makes an admitted item's certificate. It runs in the goroutine of the item's caller, so that certificates are

@@ -80,6 +80,7 @@ func BenchmarkNet(b *testing.B) {
 			s.Claims.Payer, s.Claims.Payee = evm.Address{byte(i), byte(i >> 8), 1}, evm.Address{byte(i * 7), 2}
 			digest := s.Claims.Digest(deployment.ClaimsSeparator())
 			g := Guarantee{Signed: s, Digest: digest, Cycle: c.Ref, Payable: money.Units(i + 1)}
+			g.Evidence = w.evidence(g)
 			if err := tx.AddGuarantee(g); err != nil {
 				return err
 			}

@@ -44,14 +44,18 @@ type Tx interface {
 	GuaranteeByDigest(evm.Hash) (Guarantee, bool, error)
 	// AddGuarantee's key and digest must be new.
 	AddGuarantee(Guarantee) error
-	// LowerGuarantee replaces what is payable, and the note that says so. The guarantee must be there.
-	LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error
+	// LowerGuarantee replaces what is payable, the note that says so, and the evidence with it. The guarantee must be there.
+	LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error
 	// Guarantees yields those of a cycle, in the order in which they were admitted.
 	Guarantees(CycleRef) iter.Seq2[Guarantee, error]
 	// GuaranteesOf yields those of a cycle in which the participant is payer or payee.
 	GuaranteesOf(c CycleRef, participant evm.Address) iter.Seq2[Guarantee, error]
+	// Lines yields all guarantees of a cycle as netting needs them, in any order, many at a time. Each page is its receiver's.
+	Lines(CycleRef) iter.Seq2[[]Line, error]
 	// PayableBy sums what a payer's guarantees of a cycle come to.
 	PayableBy(c CycleRef, payer evm.Address) (money.Amount, error)
+	// PayableByEach yields PayableBy of every payer of a cycle, in any order.
+	PayableByEach(CycleRef) iter.Seq2[PayerSum, error]
 
 	Cycle(CycleRef) (Cycle, bool, error)
 	CycleByID(evm.Hash) (Cycle, bool, error)

@@ -55,6 +55,14 @@ func (h *House) checkAsset(tx Tx, asset evm.Address) (wrong []error, err error) 
 		} else if err != nil {
 			return nil, err
 		}
+		for g, err := range tx.Guarantees(c.Ref) {
+			if err != nil {
+				return nil, err
+			}
+			if !g.Evidence.IsZero() && g.Evidence != h.evidence(g) {
+				fault("guarantee %s: its evidence is not the hash of what proves it", g.Digest)
+			}
+		}
 		if !c.sealed() {
 			for _, p := range n.positions {
 				exposure[p.Participant], _ = exposure[p.Participant].Add(p.Out)

@@ -1,15 +1,16 @@
 package clearing
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/money"
 )
 
 // CloseDue moves every cycle as far as its time has come: one pass, meant to be repeated each second or so. now is the
@@ -137,7 +138,7 @@ func (h *House) step(tx Tx, c *Cycle, t clocks, computed *net) error {
 			return h.applyNet(tx, c, t, *computed)
 		}
 	case Netted:
-		return h.postDue(tx, c, t)
+		return h.postDue(tx, c, t, nil)
 	case Committed:
 		passed, err := confirmedPast(tx, c.FinalAt)
 		if passed {
@@ -168,28 +169,33 @@ func (h *House) applyNet(tx Tx, c *Cycle, t clocks, n net) error {
 	}
 	// A note that came while the netting ran has lowered what its payer owes. Nothing else can have changed: a frozen
 	// cycle takes no guarantees.
-	for _, p := range n.positions {
-		payable, err := tx.PayableBy(c.Ref, p.Participant)
+	var payable money.Amount
+	for sum, err := range tx.PayableByEach(c.Ref) {
 		if err != nil {
 			return err
 		}
-		if payable != p.Out {
+		payable, _ = payable.Add(sum.Payable)
+		i, found := slices.BinarySearchFunc(n.positions, sum.Payer, func(p Position, payer evm.Address) int {
+			return bytes.Compare(p.Participant[:], payer[:])
+		})
+		if !found || n.positions[i].Out != sum.Payable {
 			return errMoved
 		}
+	}
+	if payable != n.gross {
+		return errMoved
 	}
 	h.putNet(c, n)
 	if err := tx.PutPositions(c.Ref, c.Generation, n.positions); err != nil {
 		return err
 	}
 	c.Status, c.Posted, c.Tries, c.RetryAt, c.Trouble = Netted, 0, 0, 0, ""
-	return h.postDue(tx, c, t)
+	return h.postDue(tx, c, t, n.positions)
 }
 
 // putNet fills the members of a cycle that netting decides.
 func (h *House) putNet(c *Cycle, n net) {
-	c.Height = h.height
-	r, q := h.fold(c.Ref, n.positions)
-	c.Root, c.Statements = r.root(), q.root()
+	c.Height, c.Root, c.Statements = h.height, n.root, n.statements
 	c.Guarantees, c.Gross, c.Total = n.guarantees, n.gross, n.total
 	c.Participants, c.Debtors = uint64(len(n.positions)), n.debtors
 }
@@ -203,8 +209,9 @@ func (c Cycle) chunk(ps []Position, i uint64) []Position {
 	return ps[min(i<<c.Height, n):min((i+1)<<c.Height, n)]
 }
 
-// postDue asks for the calls that a netted cycle still needs, or gives the cycle up after its deadline.
-func (h *House) postDue(tx Tx, c *Cycle, t clocks) error {
+// postDue asks for the calls that a netted cycle still needs, or gives the cycle up after its deadline. positions may be
+// nil, to be read if they are needed.
+func (h *House) postDue(tx Tx, c *Cycle, t clocks, positions []Position) error {
 	late, err := confirmedPast(tx, c.PostDeadline)
 	if err != nil {
 		return err
@@ -220,17 +227,17 @@ func (h *House) postDue(tx Tx, c *Cycle, t clocks) error {
 	if err := lowerChunks(tx, c); err != nil {
 		return err
 	}
-	positions := sync.OnceValues(func() ([]Position, error) { return tx.Positions(c.Ref, c.Generation) })
 	var wants []want
 	for i := c.Posted; i < c.chunks(); i++ {
 		wants = append(wants, want{
 			id: func(try uint64) string { return postID(c, i, try) },
-			pack: func() (evm.Call, error) {
-				ps, err := positions()
-				if err != nil {
-					return evm.Call{}, err
+			pack: func() (_ evm.Call, err error) {
+				if positions == nil {
+					if positions, err = tx.Positions(c.Ref, c.Generation); err != nil {
+						return evm.Call{}, err
+					}
 				}
-				return h.Chain.Post(c.Ref, c.Generation, i, c.Height, encodeChunk(c.chunk(ps, i)))
+				return h.Chain.Post(c.Ref, c.Generation, i, c.Height, encodeChunk(c.chunk(positions, i)))
 			},
 		})
 	}

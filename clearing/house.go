@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"sync/atomic"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
@@ -49,6 +50,7 @@ type House struct {
 	notes     gather[*noting]
 	trees     treeCache
 	known     roster
+	lastCycle atomic.Pointer[CycleRef] // that a guarantee was admitted to
 }
 
 // New makes a house.

@@ -300,7 +300,7 @@ func (tx *memoryTx) AddGuarantee(g Guarantee) error {
 	return errors.Join(err, set(tx, tx.payable, payer, sum))
 }
 
-func (tx *memoryTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error {
+func (tx *memoryTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error {
 	g, ok := tx.guarantees[digest]
 	if !ok {
 		return fmt.Errorf("guarantee %s is not there", digest)
@@ -314,7 +314,7 @@ func (tx *memoryTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note g
 	if !ok {
 		return ledger.ErrOverflow
 	}
-	g.Payable, g.Note = payable, &note
+	g.Payable, g.Note, g.Evidence = payable, &note, evidence
 	return errors.Join(set(tx, tx.guarantees, digest, g), set(tx, tx.payable, payer, rest))
 }
 
@@ -332,6 +332,29 @@ func (tx *memoryTx) Guarantees(c CycleRef) iter.Seq2[Guarantee, error] { return 
 
 func (tx *memoryTx) GuaranteesOf(c CycleRef, participant evm.Address) iter.Seq2[Guarantee, error] {
 	return tx.list(tx.ofParty[cycleParty{c, participant}])
+}
+
+func (tx *memoryTx) Lines(c CycleRef) iter.Seq2[[]Line, error] {
+	var pages [][]Line
+	for digests := range slices.Chunk(tx.inCycle[c], 1024) {
+		page := make([]Line, len(digests))
+		for i, d := range digests {
+			g := tx.guarantees[d]
+			page[i] = Line{g.Signed.Claims.Payer, g.Signed.Claims.Payee, d, g.Evidence, g.Payable}
+		}
+		pages = append(pages, page)
+	}
+	return each(pages)
+}
+
+func (tx *memoryTx) PayableByEach(c CycleRef) iter.Seq2[PayerSum, error] {
+	var sums []PayerSum
+	for k, payable := range tx.payable {
+		if k.cycle == c {
+			sums = append(sums, PayerSum{k.party, payable})
+		}
+	}
+	return each(sums)
 }
 
 func (tx *memoryTx) PayableBy(c CycleRef, payer evm.Address) (money.Amount, error) {

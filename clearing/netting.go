@@ -3,8 +3,9 @@ package clearing
 import (
 	"bytes"
 	"fmt"
-	"maps"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/money"
@@ -12,42 +13,26 @@ import (
 
 // net is what a cycle came to.
 type net struct {
-	positions  []Position // ascending by participant
-	guarantees uint64
-	gross      money.Amount
-	total      money.Amount // of net debits, and of net credits
-	debtors    uint64
+	positions        []Position // ascending by participant
+	guarantees       uint64
+	gross            money.Amount
+	total            money.Amount // of net debits, and of net credits
+	debtors          uint64
+	root, statements evm.Hash // R and Q
 }
 
-// computeNet streams a cycle's guarantees once and nets them per participant. The outcome does not depend on their order. Each
-// guarantee takes about 200 bytes of memory for its two entries while that runs.
+// computeNet streams a cycle's guarantees once and nets them per participant. The outcome does not depend on their order.
 func (h *House) computeNet(tx Tx, c Cycle) (net, error) {
-	var n net
-	byParticipant := make(map[evm.Address][]Entry)
-	for g, err := range tx.Guarantees(c.Ref) {
-		if err != nil {
-			return net{}, err
-		}
-		n.guarantees++
-		sum, ok := n.gross.Add(g.Payable)
-		if !ok {
-			return net{}, fmt.Errorf("cycle %s: gross sum passes 256 bits: %w", c.Ref, ErrBroken)
-		}
-		n.gross = sum
-		out, in := h.entries(g)
-		payer, payee := g.Signed.Claims.Payer, g.Signed.Claims.Payee
-		byParticipant[payer] = append(byParticipant[payer], out)
-		byParticipant[payee] = append(byParticipant[payee], in)
+	s, err := h.readSheet(tx, c.Ref)
+	if err != nil {
+		return net{}, err
 	}
-	who := slices.SortedFunc(maps.Keys(byParticipant), func(a, b evm.Address) int { return bytes.Compare(a[:], b[:]) })
-	n.positions = make([]Position, len(who))
-	errs := make([]error, len(who))
-	parallel(len(who), func(i int) { n.positions[i], errs[i] = position(c, uint64(i), who[i], byParticipant[who[i]]) })
+	n := net{guarantees: s.guarantees, gross: s.gross}
+	if n.positions, err = s.positions(c); err != nil {
+		return net{}, err
+	}
 	var credits money.Amount
-	for i, p := range n.positions {
-		if errs[i] != nil {
-			return net{}, errs[i]
-		}
+	for _, p := range n.positions {
 		switch p.Role {
 		case Debtor:
 			n.debtors++
@@ -62,23 +47,192 @@ func (h *House) computeNet(tx Tx, c Cycle) (net, error) {
 	case n.total.BitLen() > amountBits:
 		return net{}, fmt.Errorf("cycle %s: total %s is more than the contract can hold", c.Ref, n.total)
 	}
+	if len(n.positions) > 0 {
+		r, q := h.fold(c.Ref, n.positions)
+		n.root, n.statements = r.root(), q.root()
+	}
 	return n, nil
 }
 
-// position nets one participant's entries.
-func position(c Cycle, index uint64, participant evm.Address, entries []Entry) (Position, error) {
-	s, err := newStatement(c, participant, entries)
-	if err != nil {
-		return Position{}, err
+// sheet is a cycle's guarantees as they are netted: their hashes and amounts, each guarantee once, and what of them is
+// whose. It takes about 170 bytes of memory for a guarantee, and as much for a participant.
+type sheet struct {
+	pages      [][]entry
+	parties    []participant
+	number     map[evm.Address]uint32 // of parties
+	guarantees uint64
+	gross      money.Amount
+}
+
+// entry is one guarantee.
+type entry struct {
+	digest       evm.Hash
+	out, in      evm.Hash // hashes in the payer's statement and in the payee's
+	amount       money.Amount
+	payer, payee uint32 // numbers of parties
+}
+
+// participant has entries: first those that go out, then those that come in.
+type participant struct {
+	address evm.Address
+	out, in int // how many
+	entries []*entry
+}
+
+// readSheet reads a cycle's guarantees and hashes them on all cores while it does.
+func (h *House) readSheet(tx Tx, c CycleRef) (*sheet, error) {
+	type page struct {
+		lines   []Line
+		entries []entry
 	}
-	p := Position{Index: index, Participant: participant, Role: Flat, Out: s.Out, In: s.In, Statement: s.Hash}
-	switch s.Out.Cmp(s.In) {
+	pages := make(chan page, 2*runtime.GOMAXPROCS(0))
+	var hashing sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		hashing.Go(func() {
+			for p := range pages {
+				for i, l := range p.lines {
+					p.entries[i].hash(l.entries())
+				}
+			}
+		})
+	}
+	s := &sheet{number: make(map[evm.Address]uint32)}
+	var old []*entry // from an older version, which kept no evidence
+	err := func() error {
+		defer hashing.Wait()
+		defer close(pages)
+		for lines, err := range tx.Lines(c) {
+			if err != nil {
+				return err
+			}
+			p := page{lines, make([]entry, len(lines))}
+			for i, l := range lines {
+				if err := s.add(&p.entries[i], l); err != nil {
+					return fmt.Errorf("cycle %s: %w", c, err)
+				}
+				if l.Evidence.IsZero() {
+					old = append(old, &p.entries[i])
+				}
+			}
+			s.pages = append(s.pages, p.entries)
+			pages <- p
+		}
+		return nil
+	}()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range old {
+		g, found, err := tx.GuaranteeByDigest(e.digest)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, fmt.Errorf("guarantee %s of cycle %s is gone: %w", e.digest, c, ErrBroken)
+		}
+		e.hash(h.entries(g))
+	}
+	return s, nil
+}
+
+func (e *entry) hash(out, in Entry) { e.out, e.in = out.hash(), in.hash() }
+
+func (s *sheet) add(e *entry, l Line) error {
+	sum, ok := s.gross.Add(l.Payable)
+	if !ok {
+		return fmt.Errorf("gross sum passes 256 bits: %w", ErrBroken)
+	}
+	s.gross = sum
+	s.guarantees++
+	e.digest, e.amount, e.payer, e.payee = l.Digest, l.Payable, s.numberOf(l.Payer), s.numberOf(l.Payee)
+	s.parties[e.payer].out++
+	s.parties[e.payee].in++
+	return nil
+}
+
+func (s *sheet) numberOf(a evm.Address) uint32 {
+	n, known := s.number[a]
+	if !known {
+		n = uint32(len(s.parties))
+		s.number[a] = n
+		s.parties = append(s.parties, participant{address: a})
+	}
+	return n
+}
+
+// positions nets what each participant has.
+func (s *sheet) positions(c Cycle) ([]Position, error) {
+	all := make([]*entry, 0, 2*s.guarantees)
+	for i := range s.parties {
+		p := &s.parties[i]
+		from := len(all)
+		all = all[:from+p.out+p.in]
+		p.entries = all[from:]
+		p.out, p.in = 0, p.out // where the next one goes
+	}
+	for _, page := range s.pages {
+		for i := range page {
+			e := &page[i]
+			payer, payee := &s.parties[e.payer], &s.parties[e.payee]
+			payer.entries[payer.out] = e
+			payer.out++
+			payee.entries[payee.in] = e
+			payee.in++
+		}
+	}
+	slices.SortFunc(s.parties, func(a, b participant) int { return bytes.Compare(a.address[:], b.address[:]) })
+
+	const share = 64 // participants, one after the other in the same scratch memory
+	positions := make([]Position, len(s.parties))
+	errs := make([]error, (len(s.parties)+share-1)/share)
+	id := c.Ref.ID()
+	parallel(len(errs), func(part int) {
+		var level []sumNode
+		for i := part * share; i < min((part+1)*share, len(s.parties)); i++ {
+			p := &s.parties[i]
+			level = p.leaves(level[:0])
+			root, err := foldSums(level)
+			if err != nil {
+				errs[part] = fmt.Errorf("statement of %s in cycle %s: %w", p.address, c.Ref, err)
+				return
+			}
+			positions[i] = position(uint64(i), p.address, root)
+			positions[i].Statement = statementHash(id, c.Generation, p.address, root)
+		}
+	})
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return positions, nil
+}
+
+// leaves appends the leaves of a participant's statement in their order.
+func (p *participant) leaves(level []sumNode) []sumNode {
+	out, in := p.entries[:p.out], p.entries[p.out:]
+	for _, side := range [][]*entry{out, in} {
+		slices.SortFunc(side, func(a, b *entry) int { return bytes.Compare(a.digest[:], b.digest[:]) })
+	}
+	for _, e := range out {
+		level = append(level, leafNode(Out, e.out, e.amount))
+	}
+	for _, e := range in {
+		level = append(level, leafNode(In, e.in, e.amount))
+	}
+	return level
+}
+
+// position is what a participant's sums come to.
+func position(index uint64, participant evm.Address, sum sumNode) Position {
+	p := Position{Index: index, Participant: participant, Role: Flat, Out: sum.out, In: sum.in}
+	switch sum.out.Cmp(sum.in) {
 	case 1:
 		p.Role = Debtor
-		p.Amount, _ = s.Out.Sub(s.In)
+		p.Amount, _ = sum.out.Sub(sum.in)
 	case -1:
 		p.Role = Creditor
-		p.Amount, _ = s.In.Sub(s.Out)
+		p.Amount, _ = sum.in.Sub(sum.out)
 	}
-	return p, nil
+	return p
 }

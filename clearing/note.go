@@ -74,7 +74,7 @@ func (h *House) noteGroup(ctx context.Context, group []*noting) {
 		clear(outcomes)
 		v := newView(tx)
 		for i, it := range group {
-			refused, err := takeNote(v, it)
+			refused, err := h.takeNote(v, it)
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func (h *House) noteGroup(ctx context.Context, group []*noting) {
 }
 
 // takeNote decides on one note. refused is a rule's word, err the store's.
-func takeNote(v *view, it *noting) (refused, err error) {
+func (h *House) takeNote(v *view, it *noting) (refused, err error) {
 	g, found, err := v.tx.GuaranteeByDigest(it.note.Digest)
 	switch {
 	case err != nil:
@@ -129,7 +129,8 @@ func takeNote(v *view, it *noting) (refused, err error) {
 		return nil, fmt.Errorf("free %s of %s: %w: %w", freed, payer.Owner, ErrBroken, err)
 	}
 	v.changed(payer)
-	return nil, v.tx.LowerGuarantee(g.Digest, it.note.Amount, it.note)
+	g.Payable, g.Note = it.note.Amount, &it.note
+	return nil, v.tx.LowerGuarantee(g.Digest, g.Payable, it.note, h.evidence(g))
 }
 
 // signsFor reports whether a key signs an owner's notes at a moment: its own key always does.

@@ -32,8 +32,14 @@ type Entry struct {
 
 // hash returns keccak256(0x05 ‖ direction ‖ digest 32 ‖ counterparty 20 ‖ amount 16 ‖ evidence 32).
 func (e Entry) hash() evm.Hash {
+	var b [2 + 32 + 20 + 16 + 32]byte
 	amount := e.Amount.Word()
-	return evm.Keccak256([]byte{0x05, byte(e.Direction)}, e.Digest[:], e.Counterparty[:], amount[16:], e.Evidence[:])
+	b[0], b[1] = 0x05, byte(e.Direction)
+	copy(b[2:], e.Digest[:])
+	copy(b[34:], e.Counterparty[:])
+	copy(b[54:], amount[16:])
+	copy(b[70:], e.Evidence[:])
+	return evm.Keccak256(b[:])
 }
 
 // compareEntries orders a statement: what goes out before what comes in, each ascending by digest.
@@ -43,17 +49,24 @@ func compareEntries(a, b Entry) int {
 
 // entries returns a guarantee's entry in its payer's statement and the one in its payee's.
 func (h *House) entries(g Guarantee) (out, in Entry) {
-	out = Entry{Direction: Out, Digest: g.Digest, Counterparty: g.Signed.Claims.Payee, Amount: g.Payable, Evidence: h.evidence(g)}
+	c := g.Signed.Claims
+	return Line{Payer: c.Payer, Payee: c.Payee, Digest: g.Digest, Evidence: h.evidence(g), Payable: g.Payable}.entries()
+}
+
+func (l Line) entries() (out, in Entry) {
+	out = Entry{Direction: Out, Digest: l.Digest, Counterparty: l.Payee, Amount: l.Payable, Evidence: l.Evidence}
 	in = out
-	in.Direction, in.Counterparty = In, g.Signed.Claims.Payer
+	in.Direction, in.Counterparty = In, l.Payer
 	return out, in
 }
 
 // evidence commits to everything that proves an entry: what was certified, the payer's signature and how it was made, and
 // the payee's lowest note.
-func (h *House) evidence(g Guarantee) evm.Hash {
-	claims, signature := h.claims(g), g.Signed.Signature
-	parts := [][]byte{claims, {signatureForm(g.Signed)}, signature[:]}
+func (h *House) evidence(g Guarantee) evm.Hash { return evidence(h.claims(g), g) }
+
+// evidence is [House.evidence] of a guarantee whose certified claims are there already.
+func evidence(claims []byte, g Guarantee) evm.Hash {
+	parts := [][]byte{claims, {signatureForm(g.Signed)}, g.Signed.Signature[:]}
 	if n := g.Note; n != nil {
 		amount := n.Amount.Word()
 		parts = append(parts, n.Digest[:], amount[:], n.Reason[:], n.Signature[:])
@@ -96,13 +109,20 @@ func entriesRoot(entries []Entry) (root sumNode, err error) {
 	}
 	level := make([]sumNode, len(entries))
 	for i, e := range entries {
-		level[i].hash = e.hash()
-		if e.Direction == Out {
-			level[i].out = e.Amount
-		} else {
-			level[i].in = e.Amount
-		}
+		level[i] = leafNode(e.Direction, e.hash(), e.Amount)
 	}
+	return foldSums(level)
+}
+
+func leafNode(d Direction, hash evm.Hash, amount money.Amount) sumNode {
+	if d == Out {
+		return sumNode{hash: hash, out: amount}
+	}
+	return sumNode{hash: hash, in: amount}
+}
+
+// foldSums folds at least one leaf, and overwrites them.
+func foldSums(level []sumNode) (root sumNode, err error) {
 	for len(level) > 1 {
 		up := level[:0]
 		for children := range slices.Chunk(level, entryWidth) {
@@ -154,10 +174,22 @@ func newStatement(c Cycle, participant evm.Address, entries []Entry) (Statement,
 	if err != nil {
 		return Statement{}, fmt.Errorf("statement of %s in cycle %s: %w", participant, c.Ref, err)
 	}
-	id, out, in := c.Ref.ID(), root.out.Word(), root.in.Word()
-	generation := binary.BigEndian.AppendUint64(nil, c.Generation)
 	return Statement{
 		Cycle: c, Participant: participant, Out: root.out, In: root.in, Entries: entries, Root: root.hash,
-		Hash: evm.Keccak256([]byte{0x03}, id[:], generation, participant[:], out[16:], in[16:], root.hash[:]),
+		Hash: statementHash(c.Ref.ID(), c.Generation, participant, root),
 	}, nil
+}
+
+// statementHash returns keccak256(0x03 ‖ cycle 32 ‖ generation 8 ‖ participant 20 ‖ out 16 ‖ in 16 ‖ root 32).
+func statementHash(cycle evm.Hash, generation uint64, participant evm.Address, root sumNode) evm.Hash {
+	var b [1 + 32 + 8 + 20 + 16 + 16 + 32]byte
+	out, in := root.out.Word(), root.in.Word()
+	b[0] = 0x03
+	copy(b[1:], cycle[:])
+	binary.BigEndian.PutUint64(b[33:], generation)
+	copy(b[41:], participant[:])
+	copy(b[61:], out[16:])
+	copy(b[77:], in[16:])
+	copy(b[93:], root.hash[:])
+	return evm.Keccak256(b[:])
 }

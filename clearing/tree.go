@@ -55,10 +55,13 @@ func node(a, b evm.Hash) evm.Hash {
 
 // parents folds one level: pairs of neighbours, an odd last one with itself.
 func parents(level []evm.Hash) []evm.Hash {
-	up := make([]evm.Hash, 0, (len(level)+1)/2)
-	for i := 0; i < len(level); i += 2 {
-		up = append(up, node(level[i], level[min(i+1, len(level)-1)]))
-	}
+	const share = 512 // nodes, more than what it costs to start another core
+	up := make([]evm.Hash, (len(level)+1)/2)
+	parallel((len(up)+share-1)/share, func(part int) {
+		for i := part * share; i < min((part+1)*share, len(up)); i++ {
+			up[i] = node(level[2*i], level[min(2*i+1, len(level)-1)])
+		}
+	})
 	return up
 }
 

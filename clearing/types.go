@@ -80,6 +80,22 @@ type Guarantee struct {
 	Payable money.Amount          // the claims' amount, or the lowest note's
 	Note    *guarantee.SignedNote // the lowest note, nil if none
 	At      int64                 // admitted, unix milliseconds of the house's clock
+	// Evidence is the hash of what proves the guarantee, with its note: netting needs nothing else of all that. It is zero
+	// in rows that an older version has written.
+	Evidence evm.Hash
+}
+
+// Line is what netting needs of a guarantee.
+type Line struct {
+	Payer, Payee     evm.Address
+	Digest, Evidence evm.Hash
+	Payable          money.Amount
+}
+
+// PayerSum is what a payer's guarantees of a cycle come to.
+type PayerSum struct {
+	Payer   evm.Address
+	Payable money.Amount
 }
 
 // CycleRef names a cycle: the chain derives its id from these two.

@@ -13,13 +13,14 @@ import (
 )
 
 const guaranteeColumns = `seq, payer, asset, payee, req_id, amount, timestamp, form, signature, digest, cycle_start, payable,
-	note_reason, note_signature, admitted_at`
+	note_reason, note_signature, admitted_at, evidence`
 
 // guaranteeRow is a row as it is stored: the asset and the digest once, and of a note what the row does not say already.
 type guaranteeRow struct {
 	clearing.Guarantee
 	seq                   int64
 	noteReason, signature []byte // null without a note
+	evidence              []byte // null in rows of older versions
 }
 
 func (r *guaranteeRow) dest() []any {
@@ -27,7 +28,7 @@ func (r *guaranteeRow) dest() []any {
 	return []any{
 		&r.seq, fixed(c.Payer[:]), fixed(c.Asset[:]), fixed(c.Payee[:]), fixed(c.ReqID[:]), &c.Amount, &c.Timestamp,
 		&r.Signed.Form, fixed(r.Signed.Signature[:]), fixed(r.Digest[:]), &r.Cycle.Start, &r.Payable,
-		&r.noteReason, &r.signature, &r.At,
+		&r.noteReason, &r.signature, &r.At, &r.evidence,
 	}
 }
 
@@ -41,6 +42,11 @@ func (r *guaranteeRow) guarantee() (clearing.Guarantee, error) {
 			return clearing.Guarantee{}, fmt.Errorf("note: %w", err)
 		}
 		g.Note = note
+	}
+	if r.evidence != nil {
+		if err := fixed(g.Evidence[:]).Scan(r.evidence); err != nil {
+			return clearing.Guarantee{}, fmt.Errorf("evidence: %w", err)
+		}
 	}
 	return g, checkGuarantee(g)
 }
@@ -104,16 +110,25 @@ func (t *tx) AddGuarantee(g clearing.Guarantee) error {
 	}
 	c := g.Signed.Claims
 	if err := t.put("guarantee", g.Digest, `INSERT INTO guarantee (payer, asset, payee, req_id, amount, timestamp, form, signature,
-		digest, cycle_start, payable, note_reason, note_signature, admitted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		digest, cycle_start, payable, note_reason, note_signature, admitted_at, evidence)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.Payer[:], c.Asset[:], c.Payee[:], c.ReqID[:], c.Amount, c.Timestamp, string(g.Signed.Form), g.Signed.Signature[:],
-		g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At); err != nil {
+		g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At, evidence(g.Evidence)); err != nil {
 		return err
 	}
 	return t.addSum(g.Cycle, c.Payer, money.Amount{}, g.Payable)
 }
 
+// evidence is how a guarantee's evidence is written.
+func evidence(h evm.Hash) []byte {
+	if h.IsZero() {
+		return nil
+	}
+	return h[:]
+}
+
 // LowerGuarantee implements [clearing.Tx].
-func (t *tx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error {
+func (t *tx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, proof evm.Hash) error {
 	g, found, err := t.GuaranteeByDigest(digest)
 	if err != nil {
 		return err
@@ -131,8 +146,8 @@ func (t *tx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarante
 	if err != nil {
 		return fmt.Errorf("table guarantee, key %v: %w", digest, err)
 	}
-	if err := t.change("guarantee", digest, "UPDATE guarantee SET payable = ?, note_reason = ?, note_signature = ? WHERE digest = ?",
-		payable, note.Reason[:], note.Signature[:], digest[:]); err != nil {
+	if err := t.change("guarantee", digest, "UPDATE guarantee SET payable = ?, note_reason = ?, note_signature = ?, evidence = ? WHERE digest = ?",
+		payable, note.Reason[:], note.Signature[:], evidence(proof), digest[:]); err != nil {
 		return err
 	}
 	return t.addSum(g.Cycle, g.Signed.Claims.Payer, before, payable)
@@ -172,6 +187,67 @@ func (t *tx) guarantees(query string, args func(after int64) []any) iter.Seq2[cl
 				page = append(page, g)
 				return nil
 			})
+			return page, after, err
+		})
+	}
+}
+
+// linesPage is how many lines are read at once: they are small, and a million of them are read while a cycle closes.
+const linesPage = 4096
+
+// Lines implements [clearing.Tx].
+func (t *tx) Lines(c clearing.CycleRef) iter.Seq2[[]clearing.Line, error] {
+	return func(yield func([]clearing.Line, error) bool) {
+		for after, more := int64(0), true; more; {
+			page := make([]clearing.Line, 0, linesPage)
+			err := t.stop()
+			if err == nil {
+				err = t.each(`SELECT seq, payer, payee, digest, evidence, payable FROM guarantee
+					WHERE asset = ? AND cycle_start = ? AND seq > ? ORDER BY seq LIMIT ?`, []any{c.Asset[:], c.Start, after, linesPage},
+					func(rows *sql.Rows) error {
+						page = append(page, clearing.Line{})
+						l := &page[len(page)-1]
+						var proof, payable sql.RawBytes
+						err := rows.Scan(&after, fixed(l.Payer[:]), fixed(l.Payee[:]), fixed(l.Digest[:]), &proof, &payable)
+						if err == nil && proof != nil {
+							err = fixed(l.Evidence[:]).Scan([]byte(proof))
+						}
+						if err == nil {
+							l.Payable, err = money.ParseAmount(string(payable))
+						}
+						if err != nil {
+							return corrupt("guarantee", fmt.Sprintf("seq %d", after), err)
+						}
+						return nil
+					})
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if more = len(page) == linesPage; len(page) > 0 && !yield(page, nil) {
+				return
+			}
+		}
+	}
+}
+
+// PayableByEach implements [clearing.Tx].
+func (t *tx) PayableByEach(c clearing.CycleRef) iter.Seq2[clearing.PayerSum, error] {
+	return func(yield func(clearing.PayerSum, error) bool) {
+		pages(t, yield, evm.Address{}, func(after evm.Address, page []clearing.PayerSum) ([]clearing.PayerSum, evm.Address, error) {
+			err := t.flush() // what this transaction has added up itself
+			if err == nil {
+				err = t.each("SELECT payer, payable FROM payer_cycle WHERE asset = ? AND cycle_start = ? AND payer > ? ORDER BY payer LIMIT ?",
+					[]any{c.Asset[:], c.Start, after[:], pageRows}, func(rows *sql.Rows) error {
+						var s clearing.PayerSum
+						if err := rows.Scan(fixed(s.Payer[:]), &s.Payable); err != nil {
+							return corrupt("payer_cycle", s.Payer.Lower()+" in "+c.String(), err)
+						}
+						page, after = append(page, s), s.Payer
+						return nil
+					})
+			}
 			return page, after, err
 		})
 	}

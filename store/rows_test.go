@@ -235,9 +235,9 @@ func TestWhatContradictsItselfIsNotWritten(t *testing.T) {
 		"a note that raises": func(tx clearing.Tx) error {
 			note := *g.Note
 			note.Amount = money.Units(4)
-			return tx.LowerGuarantee(g.Digest, note.Amount, note)
+			return tx.LowerGuarantee(g.Digest, note.Amount, note, g.Evidence)
 		},
-		"a note for another amount": func(tx clearing.Tx) error { return tx.LowerGuarantee(g.Digest, money.Units(1), *g.Note) },
+		"a note for another amount": func(tx clearing.Tx) error { return tx.LowerGuarantee(g.Digest, money.Units(1), *g.Note, g.Evidence) },
 		"a second guarantee under one key": func(tx clearing.Tx) error {
 			bad := g
 			bad.Digest, bad.Note, bad.Payable = evm.Hash{9}, nil, bad.Signed.Claims.Amount

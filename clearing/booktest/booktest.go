@@ -126,6 +126,7 @@ func makeGuarantee(n, payer, payee byte, c clearing.CycleRef) clearing.Guarantee
 			Signature: evm.Signature{n, 63: n, 64: 27}, Form: guarantee.EIP191,
 		},
 		Digest: hash(n), Cycle: c, Payable: amount(uint64(n)), At: 1_700_000_000_123 + int64(n),
+		Evidence: hash(n ^ 0xff),
 	}
 }
 
@@ -362,8 +363,33 @@ func guaranteesInOrder(t *testing.T, b0 clearing.Book) {
 		}
 		none, err := collect(tx.Guarantees(ref(9, 9)))
 		is(t, "guarantees of no cycle", len(none), 0)
-		return err
+		return errors.Join(err, lines(t, tx, c, all), lines(t, tx, ref(9, 9), nil))
 	})
+}
+
+// lines checks what netting reads of a cycle that has these guarantees.
+func lines(t *testing.T, tx clearing.Tx, c clearing.CycleRef, all []clearing.Guarantee) error {
+	t.Helper()
+	want, sums := make(map[clearing.Line]int), make(map[evm.Address]money.Amount)
+	for _, g := range all {
+		c := g.Signed.Claims
+		want[clearing.Line{Payer: c.Payer, Payee: c.Payee, Digest: g.Digest, Evidence: g.Evidence, Payable: g.Payable}]++
+		sums[c.Payer], _ = sums[c.Payer].Add(g.Payable)
+	}
+	got := make(map[clearing.Line]int)
+	pages, err := collect(tx.Lines(c)) // pages are kept: each must be its receiver's
+	for _, page := range pages {
+		for _, l := range page {
+			got[l]++
+		}
+	}
+	is(t, "lines", got, want)
+	rows, err2 := collect(tx.PayableByEach(c))
+	is(t, "payers", len(rows), len(sums))
+	for _, row := range rows {
+		is(t, "payable by each", row.Payable, sums[row.Payer])
+	}
+	return errors.Join(err, err2)
 }
 
 func notes(t *testing.T, b0 clearing.Book) {
@@ -375,8 +401,9 @@ func notes(t *testing.T, b0 clearing.Book) {
 	})
 	for i, payable := range []money.Amount{amount(3), money.Units(5), {}} {
 		n := makeNote(byte(i), g.Digest, payable)
-		b.write(func(tx clearing.Tx) error { return tx.LowerGuarantee(g.Digest, payable, n) })
-		g.Payable, g.Note = payable, &n
+		evidence := hash(byte(100 + i))
+		b.write(func(tx clearing.Tx) error { return tx.LowerGuarantee(g.Digest, payable, n, evidence) })
+		g.Payable, g.Note, g.Evidence = payable, &n, evidence
 		b.read(func(tx clearing.Tx) error {
 			got, _, err := tx.GuaranteeByDigest(g.Digest)
 			if err != nil {
@@ -393,6 +420,9 @@ func notes(t *testing.T, b0 clearing.Book) {
 				return err
 			}
 			is(t, "guarantees", all, []clearing.Guarantee{g, other})
+			if err := lines(t, tx, c, all); err != nil {
+				return err
+			}
 			sum, err := tx.PayableBy(c, addr(1))
 			want, _ := payable.Add(other.Payable)
 			is(t, "payable", sum, want)
@@ -400,7 +430,7 @@ func notes(t *testing.T, b0 clearing.Book) {
 		})
 	}
 	b.refused("lowering a guarantee that is not there", func(tx clearing.Tx) error {
-		return tx.LowerGuarantee(hash(77), money.Amount{}, makeNote(1, hash(77), money.Amount{}))
+		return tx.LowerGuarantee(hash(77), money.Amount{}, makeNote(1, hash(77), money.Amount{}), hash(1))
 	})
 }
 
@@ -822,7 +852,7 @@ func everything(tx clearing.Tx, n byte) error {
 		tx.PutBlock(clearing.Confirmed, clearing.Block{Number: uint64(n), Hash: hash(n), Time: 1}, makeEvents(1)),
 	)
 	note := makeNote(n, g.Digest, money.Units(1))
-	return errors.Join(err, tx.LowerGuarantee(g.Digest, money.Units(1), note))
+	return errors.Join(err, tx.LowerGuarantee(g.Digest, money.Units(1), note, hash(n)))
 }
 
 // nothing checks that of what everything writes not a row is there.
@@ -867,7 +897,7 @@ func rollback(t *testing.T, b0 clearing.Book) {
 		// And what was there before is changed.
 		c := ref(2, 1001)
 		if err := errors.Join(tx.PutAccount(clearing.Account{Owner: addr(1), Asset: addr(2)}), tx.PutCycle(clearing.Cycle{Ref: c, Status: clearing.Closed}),
-			tx.PutPositions(c, 0, nil), tx.DropTransfer("transfer 1"), tx.DropSchedule(addr(1), 1), tx.LowerGuarantee(hash(1), money.Amount{}, makeNote(3, hash(1), money.Amount{}))); err != nil {
+			tx.PutPositions(c, 0, nil), tx.DropTransfer("transfer 1"), tx.DropSchedule(addr(1), 1), tx.LowerGuarantee(hash(1), money.Amount{}, makeNote(3, hash(1), money.Amount{}), hash(1))); err != nil {
 			return err
 		}
 		if _, err := tx.DropBlock(clearing.Confirmed, 2); err != nil {

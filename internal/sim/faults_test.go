@@ -115,9 +115,9 @@ func (tx countingTx) PutBalance(a ledger.Account, b ledger.Balance) error {
 
 func (tx countingTx) AddGuarantee(g clearing.Guarantee) error { *tx.n++; return tx.Tx.AddGuarantee(g) }
 
-func (tx countingTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error {
+func (tx countingTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error {
 	*tx.n++
-	return tx.Tx.LowerGuarantee(digest, payable, note)
+	return tx.Tx.LowerGuarantee(digest, payable, note, evidence)
 }
 
 func (tx countingTx) PutCycle(c clearing.Cycle) error { *tx.n++; return tx.Tx.PutCycle(c) }

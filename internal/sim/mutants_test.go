@@ -73,11 +73,11 @@ func (t withTx) AddGuarantee(g clearing.Guarantee) error {
 	return t.Tx.AddGuarantee(g)
 }
 
-func (t withTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote) error {
+func (t withTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error {
 	if t.lowerGuarantee != nil {
 		return t.lowerGuarantee()
 	}
-	return t.Tx.LowerGuarantee(digest, payable, note)
+	return t.Tx.LowerGuarantee(digest, payable, note, evidence)
 }
 
 func (t withTx) Positions(c clearing.CycleRef, generation uint64) ([]clearing.Position, error) {
