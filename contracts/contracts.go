@@ -52,6 +52,10 @@ var (
 	TestTether = load("TestTether")
 )
 
+// ValidationRegistry keeps validators' answers on development chains; elsewhere an operator names the registries that it
+// trusts.
+var ValidationRegistry = load("ValidationRegistry")
+
 // Contracts that public chains have already and development chains are given; [Canonical] says where. They share the
 // interface of the public ones and nothing else: their code differs.
 var (

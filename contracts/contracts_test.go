@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"math/big"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381"
+	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/accounts/abi"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
@@ -90,6 +92,64 @@ func TestSelectorsOfTheReference(t *testing.T) {
 		if have[sig] != want {
 			t.Errorf("%s: have %q, want %s", sig, have[sig], want)
 		}
+	}
+}
+
+// Every function of the reference is answered by the contract that has it: a view with values of its types, anything else
+// with values too or with a refusal that the contract names. An unknown selector would be refused without a word.
+func TestEveryFunctionOfTheReferenceAnswers(t *testing.T) {
+	t.Parallel()
+	c := newChain(t)
+	contract := func(sig string) (common.Address, abi.ABI, abi.Method) {
+		for at, parsed := range map[common.Address]abi.ABI{c.vault: c.vaultABI, c.house: c.houseABI} {
+			for _, m := range parsed.Methods {
+				if m.Sig == sig {
+					return at, parsed, m
+				}
+			}
+		}
+		t.Fatalf("nobody has %s", sig)
+		panic("not reached")
+	}
+	for sig := range readVectors(t).Selectors {
+		at, parsed, m := contract(sig)
+		args := make([]any, len(m.Inputs))
+		for i, in := range m.Inputs {
+			args[i] = reflect.Zero(in.Type.GetType()).Interface()
+			if in.Type.T == abi.AddressTy {
+				args[i] = c.usd // as an asset; as an owner it has nothing
+			}
+			if in.Type.GetType() == reflect.TypeFor[*big.Int]() {
+				args[i] = big.NewInt(1)
+			}
+		}
+		data, err := m.Inputs.Pack(args...)
+		if err != nil {
+			t.Fatalf("%s: %v", sig, err)
+		}
+		out, err := c.backend.Client().CallContract(c.ctx, ethereum.CallMsg{From: addr(c.operator), To: &at, Data: append(m.ID, data...)}, nil)
+		if err == nil {
+			if _, err := m.Outputs.Unpack(out); err != nil {
+				t.Errorf("%s returns %x: %v", sig, out, err)
+			}
+			continue
+		}
+		if _, named := parsed.Errors[c.reason(err)]; !named || m.IsConstant() {
+			t.Errorf("%s is refused with %s", sig, c.reason(err))
+		}
+	}
+	// What clients compare certificates with.
+	for version, tag := range map[uint64]string{1: "4MICA_CORE_GUARANTEE_V1", 2: "4MICA_CORE_GUARANTEE_V2"} {
+		out := c.read(c.vault, c.vaultABI, "getGuaranteeVersionConfig", version)
+		chain, vault := common.BigToHash(c.id), common.BytesToHash(c.vault[:])
+		want := crypto.Keccak256Hash(common.BigToHash(big.NewInt(96)).Bytes(), chain[:], vault[:],
+			common.BigToHash(big.NewInt(int64(len(tag)))).Bytes(), common.RightPadBytes([]byte(tag), 32))
+		if got := common.Hash(out[1].([32]byte)); got != want || !out[3].(bool) {
+			t.Errorf("version %d: domain %s, enabled %v; want %s", version, got, out[3], want)
+		}
+	}
+	if out := c.read(c.vault, c.vaultABI, "getGuaranteeVersionConfig", uint64(3)); out[3].(bool) {
+		t.Error("version 3 is enabled")
 	}
 }
 

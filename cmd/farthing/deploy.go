@@ -20,11 +20,12 @@ import (
 )
 
 type deployCmd struct {
-	RPCURL     string `name:"rpc-url" required:"" help:"JSON-RPC of the chain." placeholder:"URL"`
-	Deployment string `default:"deployment.json" help:"File to write, and to go on from if it is there." placeholder:"FILE"`
-	Times      string `default:"" help:"Length of cycles and windows: demo (seconds), small (an hour), public (a day)." placeholder:"NAME"`
-	Asset      string `default:"USDC" help:"Token that is cleared: a symbol that farthing knows on the network, or an address."`
-	BLS        string `name:"bls" help:"Certificate key file, made if it is not there; default bls.json in farthing's folder." placeholder:"FILE"`
+	RPCURL     string   `name:"rpc-url" required:"" help:"JSON-RPC of the chain." placeholder:"URL"`
+	Deployment string   `default:"deployment.json" help:"File to write, and to go on from if it is there." placeholder:"FILE"`
+	Times      string   `default:"" help:"Length of cycles and windows: demo (seconds), small (an hour), public (a day)." placeholder:"NAME"`
+	Asset      string   `default:"USDC" help:"Token that is cleared: a symbol that farthing knows on the network, or an address."`
+	BLS        string   `name:"bls" help:"Certificate key file, made if it is not there; default bls.json in farthing's folder." placeholder:"FILE"`
+	Registry   []string `help:"Registry whose validators' answers are trusted, for guarantees that depend on one. Repeat for several." placeholder:"ADDRESS"`
 }
 
 // deployment is deployment.json: what was deployed where, how far a deployment has come, and what it clears.
@@ -34,6 +35,8 @@ type deployment struct {
 	Name    string          `json:"eip712Name"` // carries the vault, so that one signature serves one deployment
 	Version string          `json:"eip712Version"`
 	Assets  []network.Token `json:"assets"`
+	// Registries keep the answers of validators that the clearing house trusts. Without any, no guarantee may depend on one.
+	Registries []evm.Address `json:"trustedRegistries,omitempty"`
 }
 
 func (d deployment) guarantees() guarantee.Deployment {
@@ -107,6 +110,10 @@ func (c *deployCmd) Run(r *run) error {
 	if err != nil {
 		return err
 	}
+	registries, err := parseRegistries(c.Registry)
+	if err != nil {
+		return err
+	}
 	key, err := r.operatorKey(on)
 	if err != nil {
 		return err
@@ -117,7 +124,7 @@ func (c *deployCmd) Run(r *run) error {
 	}
 	plan := deployPlan{
 		RPC: c.RPCURL, File: c.Deployment, Deployer: key, Operator: key.Address(), Authority: authority,
-		Chain: on, Assets: []network.Token{token}, Times: length, Depth: on.Depth, Story: r.say, DryRun: r.cli.DryRun,
+		Chain: on, Assets: []network.Token{token}, Registries: registries, Times: length, Depth: on.Depth, Story: r.say, DryRun: r.cli.DryRun,
 	}
 	if !on.Test && !r.cli.DryRun && !r.cli.Yes {
 		return misuse("%s carries real money; this software is not audited", on).hint("look at --dry-run first, then pass --yes")
@@ -213,11 +220,13 @@ type deployPlan struct {
 	Authority *guarantee.Authority
 	Chain     network.Chain
 	Assets    []network.Token // nil: the chain's dollars
-	Times     times
-	Begin     uint64 // start of the first cycle, unix seconds; 0: the last whole multiple of a cycle's length
-	Depth     uint64
-	Story     func(format string, args ...any)
-	DryRun    bool
+	// Registries are trusted ones; nil on a development chain: one that is deployed there.
+	Registries []evm.Address
+	Times      times
+	Begin      uint64 // start of the first cycle, unix seconds; 0: the last whole multiple of a cycle's length
+	Depth      uint64
+	Story      func(format string, args ...any)
+	DryRun     bool
 }
 
 // deploy puts the contracts on the chain, or goes on with what an earlier run began and wrote to the plan's file, and
@@ -274,6 +283,7 @@ func (r *run) planDeployment(client *chain.Client, p deployPlan) (d deployment, 
 		schedule.FromStart = head.Time - head.Time%uint64(schedule.Length) // whole hours and days where cycles are that long
 	}
 	config := chain.DeployConfig{
+		Registry: p.Registries == nil && p.Chain.ID == devchain.DefaultChainID,
 		Deployer: p.Deployer.Address(), Operator: p.Operator, WithdrawalDelay: p.Times.WithdrawalDelay, RecoveryDelay: p.Times.RecoveryDelay,
 		KeyFrom: schedule.FromStart,
 		Prove: func(vault evm.Address) (key chain.Key, proof chain.KeyProof, err error) {
@@ -306,8 +316,26 @@ func (r *run) planDeployment(client *chain.Client, p deployPlan) (d deployment, 
 	if err != nil {
 		return d, err
 	}
-	d = deployment{Deployment: *planned, Network: p.Chain.Name, Name: "4Mica " + planned.Vault.Lower(), Version: "1", Assets: append([]network.Token(nil), p.Assets...)}
+	d = deployment{
+		Deployment: *planned, Network: p.Chain.Name, Name: "4Mica " + planned.Vault.Lower(), Version: "1",
+		Assets: append([]network.Token(nil), p.Assets...), Registries: p.Registries,
+	}
+	if config.Registry {
+		d.Registries = []evm.Address{d.Registry}
+	}
 	return d, nil
+}
+
+// parseRegistries reads the addresses of --registry.
+func parseRegistries(list []string) (registries []evm.Address, err error) {
+	for _, text := range list {
+		a, err := evm.ParseAddress(text)
+		if err != nil || a.IsZero() {
+			return nil, misuse("--registry %s: not a contract's address", text)
+		}
+		registries = append(registries, a)
+	}
+	return registries, nil
 }
 
 func loadDeployment(path string) (d deployment, err error) {

@@ -12,7 +12,7 @@ const folder = dirname(dirname(fileURLToPath(import.meta.url)));
 // one leaves the bytecode of the others alone.
 const groups = [
   { from: ['src'], to: 'artifacts', contracts: ['Vault', 'ClearingHouse', 'TestDollar'] },
-  { from: ['src/dev'], to: 'artifacts', contracts: ['Permit2', 'ExactProxy', 'UptoProxy', 'Multicall3', 'Deployer', 'TestTether'] },
+  { from: ['src/dev'], to: 'artifacts', contracts: ['Permit2', 'ExactProxy', 'UptoProxy', 'Multicall3', 'Deployer', 'TestTether', 'ValidationRegistry'] },
   { from: ['test/dev', 'src'], to: 'contractstest/artifacts', contracts: ['HostileDollar', 'SmartWallet', 'StubbornWallet', 'WalletFactory'] },
 ];
 const sizeLimit = 24576; // EIP-170

@@ -20,7 +20,8 @@ var (
 	vaultABI  = parsed(contracts.Vault)
 	houseABI  = parsed(contracts.ClearingHouse)
 	dollarABI = parsed(contracts.TestDollar)
-	knownABIs = []abi.ABI{vaultABI, houseABI, dollarABI}
+	askedABI  = parsed(contracts.ValidationRegistry)
+	knownABIs = []abi.ABI{vaultABI, houseABI, dollarABI, askedABI}
 )
 
 func parsed(a contracts.Artifact) abi.ABI {

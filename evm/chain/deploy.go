@@ -43,6 +43,9 @@ type DeployConfig struct {
 	TestDollar bool
 	Dollar     DeployAsset
 
+	// Registry deploys a validation registry. Only on development chains: it knows no identities.
+	Registry bool
+
 	// Prove returns the operator's BLS key and its proof of possession for a vault; nil registers no key.
 	Prove func(vault evm.Address) (Key, KeyProof, error)
 	// KeyFrom is the start of the first cycle that the key certifies.
@@ -67,6 +70,7 @@ type Deployment struct {
 	Disputes   evm.Address `json:"disputes"`
 	Redemption evm.Address `json:"redemption"`
 	TestDollar evm.Address `json:"testDollar"` // zero if none was deployed
+	Registry   evm.Address `json:"registry"`   // of validations; zero if none was deployed
 
 	Operator        evm.Address `json:"operator"`
 	Deployer        evm.Address `json:"deployer"`
@@ -101,8 +105,8 @@ func PlanDeployment(ctx context.Context, client *Client, c DeployConfig) (*Deplo
 }
 
 func planDeployment(ctx context.Context, client *Client, c DeployConfig) (*Deployment, error) {
-	if c.TestDollar && client.ChainID() != 31337 && client.ChainID() != 1337 {
-		return nil, fmt.Errorf("chain %d is no development chain: anybody could mint the test dollar", client.ChainID())
+	if (c.TestDollar || c.Registry) && client.ChainID() != 31337 && client.ChainID() != 1337 {
+		return nil, fmt.Errorf("chain %d is no development chain: anybody could mint the test dollar, or validate under any name", client.ChainID())
 	}
 	nonce, err := client.Nonce(ctx, c.Deployer)
 	if err != nil {
@@ -128,6 +132,10 @@ func planDeployment(ctx context.Context, client *Client, c DeployConfig) (*Deplo
 		dollar.Asset = d.TestDollar
 		assets = append(assets, dollar)
 		d.create(contracts.TestDollar, d.TestDollar, nil)
+	}
+	if c.Registry {
+		d.Registry = place()
+		d.create(contracts.ValidationRegistry, d.Registry, nil)
 	}
 	d.Vault, d.ClearingHouse, d.Disputes, d.Redemption = place(), place(), place(), place()
 	var tokens []evm.Address
@@ -326,6 +334,8 @@ func (d *Deployment) artifact(at evm.Address) contracts.Artifact {
 		return contracts.Vault
 	case d.ClearingHouse:
 		return contracts.ClearingHouse
+	case d.Registry:
+		return contracts.ValidationRegistry
 	}
 	return contracts.TestDollar
 }

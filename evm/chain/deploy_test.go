@@ -247,6 +247,10 @@ func TestTheTestDollarStaysOnDevelopmentChains(t *testing.T) {
 	if _, err := PlanDeployment(t.Context(), w.client, c); err == nil {
 		t.Error("money for everybody was planned on another chain")
 	}
+	c.TestDollar, c.Registry = false, true
+	if _, err := PlanDeployment(t.Context(), w.client, c); err == nil {
+		t.Error("a registry that knows no identities was planned on another chain")
+	}
 	w = newWorld(t)
 	c = w.demoConfig(key(0).Address())
 	c.Assets, c.TestDollar, c.Dollar = c.Assets[:1], true, c.Assets[1]
