@@ -76,14 +76,7 @@ func (t *tx) DropBlock(stream clearing.Stream, number uint64) (events []clearing
 	place := 0
 	err = t.each("SELECT "+eventColumns+" FROM event WHERE stream = ? AND number = ? ORDER BY place", []any{string(stream), number}, func(rows *sql.Rows) error {
 		var e clearing.Event
-		var schedule sql.NullString
-		err := rows.Scan(&e.Kind, fixed(e.TxHash[:]), &e.LogIndex, fixed(e.Account[:]), fixed(e.Asset[:]), &e.Amount, fixed(e.Cycle[:]), fixed(e.Root[:]),
-			&e.Generation, &e.Chunk, &e.Time, flag{&e.On}, &schedule, &e.Ignored, &e.Undo)
-		if err == nil && schedule.Valid {
-			e.Schedule = new(clearing.Schedule)
-			err = json.Unmarshal([]byte(schedule.String), e.Schedule)
-		}
-		if err != nil {
+		if err := scanEvent(rows, &e); err != nil {
 			return corrupt("event", fmt.Sprintf("%s/%d", blockKey(stream, number), place), err)
 		}
 		events = append(events, e)
@@ -101,9 +94,28 @@ func (t *tx) DropBlock(stream clearing.Stream, number uint64) (events []clearing
 	return events, nil
 }
 
-// PruneBlocks implements [clearing.Tx].
+// scanEvent reads a row of other columns and eventColumns.
+func scanEvent(rows *sql.Rows, e *clearing.Event, others ...any) error {
+	var schedule sql.NullString
+	err := rows.Scan(append(others, &e.Kind, fixed(e.TxHash[:]), &e.LogIndex, fixed(e.Account[:]), fixed(e.Asset[:]), &e.Amount, fixed(e.Cycle[:]), fixed(e.Root[:]),
+		&e.Generation, &e.Chunk, &e.Time, flag{&e.On}, &schedule, &e.Ignored, &e.Undo)...)
+	if err == nil && schedule.Valid {
+		e.Schedule = new(clearing.Schedule)
+		err = json.Unmarshal([]byte(schedule.String), e.Schedule)
+	}
+	return err
+}
+
+// PruneBlocks implements [clearing.Tx]. Blocks that webhooks are still to be made of stay.
 func (t *tx) PruneBlocks(stream clearing.Stream, number uint64) error {
 	number = min(number, math.MaxInt64) // beyond which there is no block
+	if stream == clearing.Confirmed {
+		if c, found, err := t.cursor(); err != nil {
+			return err
+		} else if found {
+			number = min(number, c.Block.Number)
+		}
+	}
 	_, err1 := t.exec("DELETE FROM event WHERE stream = ? AND number < ?", string(stream), number)
 	_, err2 := t.exec("DELETE FROM block WHERE stream = ? AND number < ?", string(stream), number)
 	if err := errors.Join(err1, err2); err != nil {

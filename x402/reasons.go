@@ -116,6 +116,10 @@ var reasons = []Reason{
 	{"settlement_too_late", 402, 4, "new payment", "The payment would expire before it could be settled.", notCharged, "Sign a new payment that is valid for longer."},
 	{"settlement_busy", 503, 4, "same payment", "The facilitator has as many open transactions as it may.", "Not served, not charged.", "Retry with the same payment."},
 
+	{"webhook_url_invalid", 400, 1, "after", "No webhook can be sent to that URL.", notCharged, "Give an https:// URL of a public host, without a password or a fragment."},
+	{"webhook_limit", 409, 1, "after", "There are as many webhook endpoints as one owner may have.", notCharged, "Delete one, or change its URL."},
+	{"webhook_disabled", 409, 1, "after", "The webhook endpoint is disabled, so nothing is sent to it.", notCharged, "Enable it: farthing webhook enable ID."},
+
 	{"malformed_request", 400, 1, "never", "The request cannot be read.", notCharged, "Mend what the message names."},
 	{"body_too_large", 413, 1, "never", "The request is larger than is taken.", notCharged, "Send less at once."},
 	{"method_not_allowed", 405, 1, "never", "The path is there, but not with this method.", notCharged, "See the Allow header."},
