@@ -57,6 +57,10 @@ func TestAPaymentThatDoesNotFitIsRefusedUnserved(t *testing.T) {
 		{"signed too long ago", func(d *draft) { d.claims.Timestamp -= 301 }, "timestamp_skew"},
 		{"signed in the future", func(d *draft) { d.claims.Timestamp += 31 }, "timestamp_skew"},
 		{"signed at the end of time", func(d *draft) { d.claims.Timestamp = 1<<64 - 1 }, "timestamp_skew"},
+		{"on condition of a validator's answer", func(d *draft) {
+			d.stock = true
+			d.claims = d.claims.Bind(guarantee.Policy{Registry: evm.Address{1}, ChainID: 84532, Validator: evm.Address{2}, MinScore: 80, JobHash: evm.Hash{3}})
+		}, "payment_mismatch"},
 		{"in the name of somebody else", func(d *draft) { d.claims.Payer = stranger.Address() }, "payer_signature_invalid"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

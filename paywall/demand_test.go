@@ -46,7 +46,7 @@ func TestThePriceIsAnnounced(t *testing.T) {
 		"x402Version": 1.0,
 		"error":       "Payment required: $0.0005 for GET /quote/ACME. Nothing has been charged. Development money.",
 		"accepts": []any{map[string]any{
-			"scheme": "4mica-credit", "network": "eip155:84532", "maxAmountRequired": "500",
+			"scheme": "4mica-credit", "network": "eip155:84532", "maxAmountRequired": "500", "amount": "500",
 			"asset": "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "payTo": w.seller.Address().String(),
 			"resource": "https://api.example.org/quote/ACME?x=1", "description": "One quote", "mimeType": "application/json", "maxTimeoutSeconds": 60.0,
 			"extra": map[string]any{

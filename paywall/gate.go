@@ -86,7 +86,7 @@ func (g *Gate) Swap(cfg GateConfig) error {
 		}
 		add(route.Pattern, rt)
 	}
-	if g.pw.cfg.TabPath != "" {
+	if g.pw.cfg.TabPath != "" && g.pw.house != nil {
 		add("POST "+g.pw.cfg.TabPath, g.pw.Tabs())
 	}
 	if len(faults) > 0 {

@@ -89,6 +89,8 @@ func (g promise) fits(a *agreement) *x402.Error {
 		e := x402.Errorf("payment_mismatch", "signed for %s, this request takes %s", show(c.Amount, a.token), show(q.Amount, a.token))
 		e.Details = map[string]string{"asked": q.Amount.String(), "signed": c.Amount.String()}
 		return e
+	case c.Policy != nil:
+		return x402.Errorf("payment_mismatch", "signed on condition of a validator's answer, this offer has none")
 	}
 	return nil
 }
@@ -116,8 +118,12 @@ func (g promise) reserve(ctx context.Context, _ *agreement, p purchase.Purchase)
 
 // secure has the promise certified. If that fails the reservation stays: the same payment may be shown again, and is
 // certified then or was already.
-func (g promise) secure(v *visit, _ *agreement, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
-	cert, e := g.pw.certify(v.r.Context(), g.verifier, g.Signed, p.ReservedAt)
+func (g promise) secure(v *visit, a *agreement, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
+	certify := g.pw.house.Certify
+	if a.purchase == "" { // a stock client may want to verify what the receipt shows
+		certify = g.pw.house.CertifyAlone
+	}
+	cert, e := g.pw.certify(v.r.Context(), certify, g.verifier, g.Signed, p.ReservedAt)
 	if e != nil {
 		if strings.HasPrefix(e.Code, "certificate_") {
 			g.pw.log.Error("clearing house answered with a false certificate", "purchase", p.ID, "payment", p.Payment, "error", e)
@@ -359,10 +365,13 @@ func skew(w guarantee.Window, c guarantee.Claims, now time.Time) *x402.Error {
 	return nil
 }
 
+// certifier is one of a house's ways to certify.
+type certifier func(context.Context, guarantee.Signed) (guarantee.Certificate, error)
+
 // certify has a guarantee certified and verifies what comes back, every field of it. since is when its payment was
 // reserved: a clearing house whose answer was lost certifies again for the cycle that it admitted the guarantee to then.
-func (pw *Paywall) certify(ctx context.Context, v *verifier, s guarantee.Signed, since time.Time) (guarantee.Certificate, *x402.Error) {
-	cert, err := pw.house.Certify(ctx, s)
+func (pw *Paywall) certify(ctx context.Context, certify certifier, v *verifier, s guarantee.Signed, since time.Time) (guarantee.Certificate, *x402.Error) {
+	cert, err := certify(ctx, s)
 	if err != nil {
 		var e *x402.Error
 		if !errors.As(err, &e) {

@@ -34,11 +34,16 @@ const (
 	DefaultWait = 2 * time.Second
 )
 
+// DefaultTabPath is where [Config].TabPath puts the handler of Tabs in programs that have no reason to put it elsewhere.
+const DefaultTabPath = "/.well-known/x402/tab"
+
 // House is a clearing house as a paywall sees it; [*client.Client] is one. Its answers are not trusted: certificates are
 // verified here.
 type House interface {
 	Params(context.Context) (client.Params, error)
 	Certify(context.Context, guarantee.Signed) (guarantee.Certificate, error)
+	// CertifyAlone certifies by a signature of its own, which is what 4Mica's clients can verify.
+	CertifyAlone(context.Context, guarantee.Signed) (guarantee.Certificate, error)
 	Notes(context.Context, []guarantee.SignedNote) ([]error, error)
 	Signers(ctx context.Context, owner evm.Address) ([]client.Signer, error)
 }

@@ -348,3 +348,39 @@ func TestStockClients(t *testing.T) {
 		})
 	}
 }
+
+// Clients of 4Mica find the certificate under another name than x402's, and can verify no other than one of its own.
+func TestStockBuyersGetACertificateOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.handle("GET /x", "$0.0005", hello)
+	for _, test := range []struct {
+		name  string
+		alter func(*draft)
+		alone int
+	}{
+		{"ours", func(*draft) {}, 0},
+		{"version 2 without an extension", func(d *draft) { d.stock = true }, 1},
+		{"version 1", func(d *draft) { d.v1 = true }, 2},
+	} {
+		a := w.do(w.paid(get("/x"), test.alter))
+		if a.StatusCode != 200 || w.house.alone != test.alone {
+			t.Fatalf("%s: %d %s, %d certificates of their own", test.name, a.StatusCode, a.body, w.house.alone)
+		}
+		var old struct {
+			Success     bool
+			Guarantee   *guarantee.Certificate
+			Certificate json.RawMessage
+		}
+		if err := json.Unmarshal([]byte(decode64(t, a.Header.Get(x402.HeaderXResponse))), &old); err != nil {
+			t.Fatal(err)
+		}
+		if !old.Success || old.Guarantee == nil || old.Certificate != nil {
+			t.Errorf("%s: X-PAYMENT-RESPONSE %+v", test.name, old)
+		}
+		r := receiptOf(t, a)
+		if r.Certificate == nil || r.Guarantee != nil {
+			t.Errorf("%s: PAYMENT-RESPONSE %+v", test.name, r)
+		}
+	}
+}

@@ -57,6 +57,7 @@ type house struct {
 	certified map[evm.Hash]guarantee.Claims     // guarded by mu; by digest
 	notes     map[evm.Hash]guarantee.SignedNote // guarded by mu
 	asked     int                               // guarded by mu
+	alone     int                               // guarded by mu; of those, for a certificate of its own
 	signers   map[evm.Address][]client.Signer   // guarded by mu
 	// certify and note replace what the house does, if set. guarded by mu
 	certify func(guarantee.Signed) (guarantee.Certificate, error)
@@ -98,6 +99,13 @@ func (h *house) Certify(ctx context.Context, s guarantee.Signed) (guarantee.Cert
 	}
 	h.certified[s.Claims.Digest(h.deployment.ClaimsSeparator())] = s.Claims
 	return h.sign(s)
+}
+
+func (h *house) CertifyAlone(ctx context.Context, s guarantee.Signed) (guarantee.Certificate, error) {
+	h.mu.Lock()
+	h.alone++
+	h.mu.Unlock()
+	return h.Certify(ctx, s)
 }
 
 func (h *house) Notes(_ context.Context, notes []guarantee.SignedNote) ([]error, error) {

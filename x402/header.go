@@ -93,13 +93,14 @@ func StripPayment(h http.Header) {
 	}
 }
 
-// SetReceipt puts the receipt into both headers that clients look for, with the network's version-1 name in version 1's.
+// SetReceipt puts the receipt into both headers that clients look for, with the network's version-1 name in version 1's,
+// and the certificate under the name that 4Mica's sellers give it there.
 func SetReceipt(h http.Header, r SettleResponse) error {
 	text, err := EncodeHeader(r)
 	if err != nil {
 		return err
 	}
-	r.Network = nameV1(r.Network)
+	r.Network, r.Guarantee, r.Certificate = nameV1(r.Network), r.Certificate, nil
 	textV1, err := EncodeHeader(r)
 	if err != nil {
 		return err
@@ -118,6 +119,9 @@ func ReadReceipt(resp *http.Response) (SettleResponse, bool) {
 				var r SettleResponse
 				if DecodeHeader(text, &r) == nil {
 					r.Network, _ = canonicalNetwork(r.Network)
+					if r.Certificate == nil {
+						r.Certificate, r.Guarantee = r.Guarantee, nil
+					}
 					return r, true
 				}
 			}

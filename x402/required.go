@@ -67,10 +67,14 @@ func (t Terms) Body() ([]byte, error) {
 		offered = t.Required.Accepts
 	}
 	for _, r := range offered {
-		if r.Scheme != "exact" {
-			r.NetworkSent = r.Network // version-1 names belong to version 1's one scheme; 4Mica's clients compare CAIP-2
+		if r.Scheme == "exact" {
+			b.Accepts = append(b.Accepts, r.v1(t.Required.Resource, t.OutputSchema))
+			continue
 		}
-		b.Accepts = append(b.Accepts, r.v1(t.Required.Resource, t.OutputSchema))
+		r.NetworkSent = r.Network // version-1 names belong to version 1's one scheme; 4Mica's clients compare CAIP-2
+		one := r.v1(t.Required.Resource, t.OutputSchema)
+		one.Amount = r.Amount
+		b.Accepts = append(b.Accepts, one)
 	}
 	return json.Marshal(b)
 }

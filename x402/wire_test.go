@@ -404,6 +404,11 @@ func TestReceipts(t *testing.T) {
 	if !ok || !mica.Success || mica.NetworkID != "eip155:84532" || string(mica.Certificate) != `{"claims":"0x01","signature":"0x02"}` {
 		t.Errorf("4Mica's receipt: %+v, %v", mica, ok)
 	}
+	seller, ok := ReadReceipt(&http.Response{Header: with(HeaderXResponse, base64.StdEncoding.EncodeToString([]byte(
+		`{"success":true,"guarantee":{"claims":"01","signature":"02"}}`)))})
+	if !ok || !seller.Success || string(seller.Certificate) != `{"claims":"01","signature":"02"}` || seller.Guarantee != nil {
+		t.Errorf("the receipt of 4Mica's seller: %+v, %v", seller, ok)
+	}
 	for name, h := range map[string]http.Header{
 		"none": {}, "no base64": with(HeaderResponse, "?"), "too long": with(HeaderResponse, strings.Repeat("A", requiredHeaderMax+4)),
 	} {

@@ -152,6 +152,7 @@ type requirementsV1 struct {
 	Scheme            string          `json:"scheme"`
 	Network           string          `json:"network"`
 	MaxAmountRequired string          `json:"maxAmountRequired"`
+	Amount            string          `json:"amount,omitempty"` // for 4Mica's clients, of which some look for version 2's member
 	Asset             string          `json:"asset"`
 	PayTo             string          `json:"payTo"`
 	Resource          string          `json:"resource"`
@@ -390,8 +391,8 @@ type VerifyResponse struct {
 	Extra          map[string]json.RawMessage `json:"extra,omitempty"`
 }
 
-// SettleResponse is a facilitator's answer to /settle, and a receipt header's content. Error, TxHash, NetworkID and
-// Certificate are what 4Mica's clients read, Requirements is T402's; Purchase is ours.
+// SettleResponse is a facilitator's answer to /settle, and a receipt header's content. Error, TxHash, NetworkID,
+// Certificate and Guarantee are what 4Mica's clients read, Requirements is T402's; Purchase is ours.
 type SettleResponse struct {
 	Success      bool                       `json:"success"`
 	ErrorReason  string                     `json:"errorReason,omitempty"`
@@ -407,6 +408,7 @@ type SettleResponse struct {
 	TxHash      string          `json:"txHash,omitempty"`
 	NetworkID   string          `json:"networkId,omitempty"`
 	Certificate json.RawMessage `json:"certificate,omitempty"` // {claims, signature}, and batch for one of many
+	Guarantee   json.RawMessage `json:"guarantee,omitempty"`   // the same, in receipts of version 1
 	Purchase    string          `json:"purchase,omitempty"`
 
 	Requirements json.RawMessage `json:"requirements,omitempty"` // T402's servers repeat what was paid

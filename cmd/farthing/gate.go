@@ -125,7 +125,7 @@ func (c *gateCmd) gateConfig(file gateFile) (paywall.GateConfig, error) {
 			option func(string) paywall.Option
 		}{
 			{line.Minimum.Text, paywall.Minimum}, {line.UpTo.Text, paywall.UpTo}, {line.Charge.Text, paywall.ChargeRule},
-			{line.Refund.Text, paywall.Refund}, {line.Alternative.Text, paywall.Alternative}, {line.Body.Text, paywall.Body},
+			{line.Refund.Text, paywall.Refund}, {line.Alternative.Text, paywall.Alternative}, {cmp.Or(line.Body.Text, file.Body.Text), paywall.Body},
 			{line.Description.Text, func(text string) paywall.Option { return paywall.Describe(text, "") }},
 		} {
 			if o.text != "" {
@@ -394,6 +394,7 @@ network: %s                # --dev uses test money whatever stands here
 # clearing_house: https://clear.example.org
 accept: [guarantee]                  # and exact, upto, exact on arbitrum in USDC; a transfer needs a facilitator
 # facilitator: https://clear.example.org   # who settles transfers; default: the clearing house
+# body: 4mica                        # list guarantees in the 402's body for clients of 4Mica; x402's of version 1 are left out then
 routes:                              # Go ServeMux patterns; what is not listed is closed
   GET /health: free
   GET /quote/{symbol}: $0.0005

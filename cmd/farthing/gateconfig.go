@@ -28,6 +28,7 @@ type gateFile struct {
 	Facilitator   string
 	RPCURL        string
 	SignOffers    string
+	Body          located
 	Costs         costing
 	Routes        []gateRoute
 }
@@ -110,6 +111,7 @@ func parseGate(name string, text []byte, env func(string) (string, bool)) (gateF
 			"rpc_url":        func(n *yaml.Node) { g.RPCURL = p.text(n).Text },
 			"accept":         func(n *yaml.Node) { g.Accept = p.ways(n) },
 			"sign_offers":    func(n *yaml.Node) { g.SignOffers = p.text(n).Text },
+			"body":           func(n *yaml.Node) { g.Body = p.body(n) },
 			"costs":          func(n *yaml.Node) { g.Costs = p.costs(n) },
 			"routes":         func(n *yaml.Node) { g.Routes = p.routes(n) },
 		})
@@ -181,6 +183,15 @@ func (p *gateParser) yes(n *yaml.Node) bool {
 		p.fault(l, "want true or false")
 	}
 	return l.Text == "true"
+}
+
+// body reads for whom the JSON body of a 402 lists ways to pay.
+func (p *gateParser) body(n *yaml.Node) located {
+	l := p.text(n)
+	if l.Text != "x402" && l.Text != "4mica" {
+		p.fault(l, "body: no clients are called %q", l.Text).hint("x402, or 4mica to list guarantees for clients of 4Mica, which leaves out x402's of version 1")
+	}
+	return l
 }
 
 // texts reads a list of scalars.
@@ -260,7 +271,7 @@ func (p *gateParser) routes(n *yaml.Node) []gateRoute {
 				"valid":       func(n *yaml.Node) { r.Valid = p.text(n) },
 				"settle":      func(n *yaml.Node) { r.Settle = p.text(n) },
 				"job":         func(n *yaml.Node) { r.Job = p.text(n) },
-				"body":        func(n *yaml.Node) { r.Body = p.text(n) },
+				"body":        func(n *yaml.Node) { r.Body = p.body(n) },
 				"listed":      func(n *yaml.Node) { r.Listed = p.yes(n) },
 				"accept":      func(n *yaml.Node) { r.Accept = p.ways(n) },
 				"stages":      func(n *yaml.Node) { r.Stages = p.texts(n) },

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -267,11 +268,12 @@ func ask(args []string) int {
 	accept := flags.String("accept", "", "Accept header")
 	agent := flags.String("agent", "ask/1", "User-Agent header")
 	payment := flags.String("payment", "", "PAYMENT-SIGNATURE header")
+	data := flags.String("d", "", "body")
 	if err := flags.Parse(args); err != nil || flags.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: ask [-X METHOD] [-accept TYPE] [-agent NAME] [-payment TEXT] URL")
+		fmt.Fprintln(os.Stderr, "usage: ask [-X METHOD] [-accept TYPE] [-agent NAME] [-payment TEXT] [-d BODY] URL")
 		return 2
 	}
-	req, err := http.NewRequest(*method, flags.Arg(0), nil)
+	req, err := http.NewRequest(*method, flags.Arg(0), strings.NewReader(*data))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

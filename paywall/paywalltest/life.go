@@ -117,6 +117,13 @@ func (h mortalHouse) Certify(ctx context.Context, s guarantee.Signed) (guarantee
 	return h.House.Certify(ctx, s)
 }
 
+func (h mortalHouse) CertifyAlone(ctx context.Context, s guarantee.Signed) (guarantee.Certificate, error) {
+	if err := h.life.alive(); err != nil {
+		return guarantee.Certificate{}, err
+	}
+	return h.House.CertifyAlone(ctx, s)
+}
+
 func (h mortalHouse) Notes(ctx context.Context, notes []guarantee.SignedNote) ([]error, error) {
 	if err := h.life.alive(); err != nil {
 		return nil, err
