@@ -248,6 +248,31 @@ func TestClientAndHandlerAgree(t *testing.T) {
 	if g, err := c.Guarantee(ctx, digest); err != nil || g.Payable != money.Units(200) || g.Note == nil {
 		t.Errorf("lowered guarantee %+v, %v", g, err)
 	}
+	// What the payee earns in the open cycle backs what it gives back of an older one; what backs it stays.
+	back, err := guarantee.Sign(ctx, keys[1], deployment, guarantee.Claims{
+		Payer: party(1), Payee: party(0), Asset: dollar, ReqID: guarantee.RefundID([16]byte{7}), Amount: money.Units(1_000_150), Timestamp: s.Claims.Timestamp,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c2 := range []struct {
+		cover []evm.Hash
+		code  string
+	}{{nil, "collateral_insufficient"}, {[]evm.Hash{{1}}, "collateral_insufficient"}, {make([]evm.Hash, 257), "malformed_request"}, {[]evm.Hash{digest}, ""}} {
+		cert, err := c.Refund(ctx, back, c2.cover)
+		var e *x402.Error
+		if c2.code == "" && err != nil || c2.code != "" && (!errors.As(err, &e) || e.Code != c2.code) {
+			t.Errorf("refund with %d claims: %v, want %q", len(c2.cover), err, c2.code)
+		}
+		if err == nil {
+			if _, _, claims, err := guarantee.DecodeClaims(cert.Claims); err != nil || claims != back.Claims {
+				t.Errorf("certificate of %+v, %v", claims, err)
+			}
+		}
+	}
+	if errs, err := c.Notes(ctx, []guarantee.SignedNote{note(1, 149)}); err != nil || !errors.As(errs[0], new(*x402.Error)) || errs[0].(*x402.Error).Code != "note_pledged" {
+		t.Errorf("a pledged claim is lowered: %v, %v", errs, err)
+	}
 	if list, err := c.Cycles(ctx, dollar, 5); err != nil || len(list) != 1 || list[0].ID != cycle {
 		t.Errorf("cycles %v, %v", list, err)
 	}

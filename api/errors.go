@@ -63,6 +63,8 @@ func coded(err error, notFound, signature string) *x402.Error {
 		return say("note_signer")
 	case errors.Is(err, clearing.ErrRaise):
 		return say("note_not_lower")
+	case errors.Is(err, clearing.ErrPledged):
+		return say("note_pledged")
 	case errors.Is(err, clearing.ErrCutoff):
 		return say("note_too_late")
 	case errors.Is(err, clearing.ErrNotFound):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -80,13 +81,17 @@ func (h *handler) postGuarantees(r *http.Request) (any, error) {
 			return nil, x402.Errorf("malformed_request", "certificate %s: there are single and batch", clip(string(raw)))
 		}
 	}
+	cover, err := readCover(o)
+	if err != nil {
+		return nil, err
+	}
 	list := o.Get("guarantees")
 	if list == nil {
 		s, err := decodeItem[guarantee.Signed](body)
 		if err != nil {
 			return nil, err
 		}
-		res := h.House.Admit(r.Context(), []clearing.Request{{Signed: s, Batch: batch}}, h.Now())[0]
+		res := h.House.Admit(r.Context(), []clearing.Request{{Signed: s, Batch: batch, Cover: cover}}, h.Now())[0]
 		if res.Err != nil {
 			return nil, res.Err
 		}
@@ -98,7 +103,7 @@ func (h *handler) postGuarantees(r *http.Request) (any, error) {
 	return many(h, r, list, "not_found", "payer_signature_invalid", func(list []guarantee.Signed) ([]any, []error) {
 		requests := make([]clearing.Request, len(list))
 		for i, s := range list {
-			requests[i] = clearing.Request{Signed: s, Batch: batch}
+			requests[i] = clearing.Request{Signed: s, Batch: batch, Cover: cover}
 		}
 		out, errs := make([]any, len(list)), make([]error, len(list))
 		for i, res := range h.House.Admit(r.Context(), requests, h.Now()) {
@@ -106,6 +111,29 @@ func (h *handler) postGuarantees(r *http.Request) (any, error) {
 		}
 		return out, errs
 	})
+}
+
+// readCover reads the digests of claims that may back the refunds of a request.
+func readCover(o jsonobject.Object) (cover []evm.Hash, err error) {
+	raw := o.Get("cover")
+	if raw == nil {
+		return nil, nil
+	}
+	err = jsonobject.List(raw, func(value []byte) error {
+		text, err := jsonobject.Unquote(value)
+		if err != nil {
+			return err
+		}
+		digest, err := evm.ParseHash(string(text))
+		if cover = append(cover, digest); len(cover) > clearing.CoverMax {
+			return fmt.Errorf("more than %d digests", clearing.CoverMax)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, x402.Errorf("malformed_request", "cover: %w", err)
+	}
+	return cover, nil
 }
 
 type noteAnswer struct {

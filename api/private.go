@@ -107,6 +107,8 @@ type guaranteeAnswer struct {
 	Request   guarantee.Signed         `json:"request"`
 	Payable   money.Amount             `json:"payable"`
 	Note      *guarantee.SignedNote    `json:"note"`
+	Backed    money.Amount             `json:"backed,omitzero"`  // of a refund, by claims instead of collateral
+	Pledged   money.Amount             `json:"pledged,omitzero"` // backs refunds of the payee
 	At        int64                    `json:"admitted_at_ms"`
 }
 
@@ -122,7 +124,7 @@ func (h *handler) guarantee(r *http.Request) (any, error) {
 	g := s.Guarantee
 	return guaranteeAnswer{
 		ID: guarantee.ID(g.Signed.Claims, g.Cycle.Start), Digest: g.Digest, Cycle: g.Cycle.ID(), CycleText: g.Cycle.String(),
-		Status: s.Status, Request: g.Signed, Payable: g.Payable, Note: g.Note, At: g.At,
+		Status: s.Status, Request: g.Signed, Payable: g.Payable, Note: g.Note, Backed: g.Backed, Pledged: g.Pledged, At: g.At,
 	}, nil
 }
 

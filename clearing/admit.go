@@ -12,6 +12,7 @@ import (
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/money"
 )
 
 // amountBits is the width in which the contracts keep amounts.
@@ -21,6 +22,9 @@ const amountBits = 112
 type Request struct {
 	Signed guarantee.Signed
 	Batch  bool // a batch certificate will do, which is cheaper to make and as good
+	// Cover names guarantees of the cycle that is open, by digest, which are owed to the payer and may back what its
+	// collateral does not, if Signed is a refund (guarantee.RefundID). At most [CoverMax].
+	Cover []evm.Hash
 }
 
 // Result is the answer to a [Request]. If Err is nil, Certificate promises what Digest names, in Cycle. If Err is not
@@ -58,7 +62,7 @@ type admission struct {
 //  5. whether payer and payee may take part ([ErrSuspended], [ErrNotMember])
 //  6. asset and cycle ([ErrAsset]); a cycle that is frozen takes nothing, the next one does
 //  7. the payer's limit per cycle ([ErrLimit])
-//  8. collateral ([ErrExposure])
+//  8. collateral, or of a refund the claims that it names ([ErrExposure])
 //
 // A guarantee is on disk before its certificate is made. An error that matches [ErrUnfinished] leaves open whether the
 // guarantee was admitted; the same request again is safe and finds out. One that matches [ErrNotAdmitted] says it was not.
@@ -221,19 +225,32 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 			return g, false, &LimitError{Payer: c.Payer, Asset: c.Asset, Cycle: cycle.Ref, Asked: c.Amount, Used: used, Limit: limit}, nil
 		}
 	}
-	if account.Balance.Reserve(c.Amount, account.Held()) != nil {
+	locked, free := c.Amount, account.Headroom()
+	var pledges []pledge
+	if short, ok := c.Amount.Sub(free); ok && !short.IsZero() && len(it.Cover) > 0 {
+		var backed money.Amount
+		if pledges, backed, err = h.cover(v.tx, it, cycle.Ref, short); err != nil {
+			return g, false, nil, err
+		}
+		locked, _ = c.Amount.Sub(backed)
+	}
+	if account.Balance.Reserve(locked, account.Held()) != nil {
 		return g, false, &ExposureError{
-			Payer: c.Payer, Asset: c.Asset, Asked: c.Amount, Free: account.Headroom(),
+			Payer: c.Payer, Asset: c.Asset, Asked: c.Amount, Free: free,
 			Deposited: account.Collateral(), InUse: account.Exposure(), Held: account.Held(),
 		}, nil
 	}
 	v.changed(account)
+	if err := v.take(pledges); err != nil {
+		return g, false, nil, err
+	}
 	if isNew {
 		v.putCycle(cycle)
 	}
 	if g = it.likely; g.Cycle != cycle.Ref {
 		g = h.promise(it, cycle.Ref)
 	}
+	g.Backed, _ = c.Amount.Sub(locked)
 	return g, false, nil, v.tx.AddGuarantee(g)
 }
 

@@ -46,10 +46,14 @@ type Tx interface {
 	AddGuarantee(Guarantee) error
 	// LowerGuarantee replaces what is payable, the note that says so, and the evidence with it. The guarantee must be there.
 	LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error
+	// PledgeGuarantee replaces what of a guarantee backs refunds. The guarantee must be there.
+	PledgeGuarantee(digest evm.Hash, pledged money.Amount) error
 	// Guarantees yields those of a cycle, in the order in which they were admitted.
 	Guarantees(CycleRef) iter.Seq2[Guarantee, error]
 	// GuaranteesOf yields those of a cycle in which the participant is payer or payee.
 	GuaranteesOf(c CycleRef, participant evm.Address) iter.Seq2[Guarantee, error]
+	// Refunds yields those of a cycle of which something is backed or pledged, in any order.
+	Refunds(CycleRef) iter.Seq2[Guarantee, error]
 	// Lines yields all guarantees of a cycle as netting needs them, in any order, many at a time. Each page is its receiver's.
 	Lines(CycleRef) iter.Seq2[[]Line, error]
 	// PayableBy sums what a payer's guarantees of a cycle come to.

@@ -14,8 +14,9 @@ import (
 // error matching [ErrBroken]. For each asset:
 //
 //   - the posted sides of all accounts sum to zero;
-//   - each account's exposure is the sum of what its guarantees pay in the cycles whose seal is not applied, and no
-//     account has exposure besides;
+//   - each account's exposure is the sum of what its guarantees pay in the cycles whose seal is not applied, less what
+//     claims back, and no account has exposure besides;
+//   - what claims back is pledged of claims in the same cycle;
 //   - each netted cycle's positions are what its guarantees net to, and fold to its roots;
 //   - each sealed cycle's pot holds what its creditors have not claimed.
 //
@@ -65,7 +66,7 @@ func (h *House) checkAsset(tx Tx, asset evm.Address) (wrong []error, err error) 
 		}
 		if !c.sealed() {
 			for _, p := range n.positions {
-				exposure[p.Participant], _ = exposure[p.Participant].Add(p.Out)
+				exposure[p.Participant], _ = exposure[p.Participant].Add(p.locked())
 			}
 		}
 		if c.Status == Open || c.Status == Frozen || n.guarantees == 0 {

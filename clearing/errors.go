@@ -39,6 +39,8 @@ var (
 	ErrSigner = errors.New("note is not signed by the payee or a key of its")
 	// ErrRaise says that a note does not lower what is payable.
 	ErrRaise = errors.New("note must lower what is payable")
+	// ErrPledged says that a note would let go of what backs a refund of the payee's.
+	ErrPledged = errors.New("the claim backs a refund")
 	// ErrCutoff says that a note came after its cycle's cutoff.
 	ErrCutoff = errors.New("cycle takes no more notes")
 

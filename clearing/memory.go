@@ -318,6 +318,15 @@ func (tx *memoryTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note g
 	return errors.Join(set(tx, tx.guarantees, digest, g), set(tx, tx.payable, payer, rest))
 }
 
+func (tx *memoryTx) PledgeGuarantee(digest evm.Hash, pledged money.Amount) error {
+	g, ok := tx.guarantees[digest]
+	if !ok {
+		return fmt.Errorf("guarantee %s is not there", digest)
+	}
+	g.Pledged = pledged
+	return set(tx, tx.guarantees, digest, g)
+}
+
 func (tx *memoryTx) list(digests []evm.Hash) iter.Seq2[Guarantee, error] {
 	return func(yield func(Guarantee, error) bool) {
 		for _, d := range digests {
@@ -326,6 +335,16 @@ func (tx *memoryTx) list(digests []evm.Hash) iter.Seq2[Guarantee, error] {
 			}
 		}
 	}
+}
+
+func (tx *memoryTx) Refunds(c CycleRef) iter.Seq2[Guarantee, error] {
+	var rows []Guarantee
+	for _, d := range tx.inCycle[c] {
+		if g := tx.guarantees[d]; !g.Backed.IsZero() || !g.Pledged.IsZero() {
+			rows = append(rows, g.clone())
+		}
+	}
+	return each(rows)
 }
 
 func (tx *memoryTx) Guarantees(c CycleRef) iter.Seq2[Guarantee, error] { return tx.list(tx.inCycle[c]) }

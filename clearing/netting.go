@@ -31,6 +31,9 @@ func (h *House) computeNet(tx Tx, c Cycle) (net, error) {
 	if n.positions, err = s.positions(c); err != nil {
 		return net{}, err
 	}
+	if err := backPositions(tx, c.Ref, n.positions); err != nil {
+		return net{}, fmt.Errorf("cycle %s: %w", c.Ref, err)
+	}
 	var credits money.Amount
 	for _, p := range n.positions {
 		switch p.Role {

@@ -25,7 +25,8 @@ type noting struct {
 //  2. guarantee ([ErrNotFound]), and that its payee is the signer or has named it ([ErrSigner])
 //  3. whether the same note (amount and reason) holds already, which is success at any time
 //  4. that the note lowers what is payable ([ErrRaise])
-//  5. that the cycle has not reached its cutoff by the house's clock, nor been netted ([ErrCutoff])
+//  5. that nothing below backs a refund ([ErrPledged])
+//  6. that the cycle has not reached its cutoff by the house's clock, nor been netted ([ErrCutoff])
 //
 // What [House.Admit] says about [ErrUnfinished], [ErrNotAdmitted] and ctx is true of Note too.
 func (h *House) Note(ctx context.Context, notes []guarantee.SignedNote, now time.Time) []error {
@@ -107,10 +108,15 @@ func (h *House) takeNote(v *view, it *noting) (refused, err error) {
 	if g.Note != nil && g.Note.Note == it.note.Note {
 		return nil, nil
 	}
-	freed, lower := g.Payable.Sub(it.note.Amount)
-	if !lower || freed.IsZero() {
+	if !it.note.Amount.Less(g.Payable) {
 		return fmt.Errorf("%s is payable: %w", g.Payable, ErrRaise), nil
 	}
+	if it.note.Amount.Less(g.Pledged) {
+		return fmt.Errorf("%s of it: %w", g.Pledged, ErrPledged), nil
+	}
+	lowered := g
+	lowered.Payable = it.note.Amount
+	freed, _ := g.Locked().Sub(lowered.Locked()) // which falls with what is payable
 	cycle, found, err := v.cycle(g.Cycle)
 	if err != nil {
 		return nil, err

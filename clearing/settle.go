@@ -118,7 +118,7 @@ func (h *House) committed(v *view, c *Cycle, b Block, e Event) (ignored string, 
 
 // unlock ends the exposure that a participant had in a cycle.
 func (v *view) unlock(ref CycleRef, p Position) error {
-	if p.Out.IsZero() {
+	if p.locked().IsZero() {
 		return nil
 	}
 	row, err := v.account(p.Participant, ref.Asset)
@@ -126,15 +126,15 @@ func (v *view) unlock(ref CycleRef, p Position) error {
 		return err
 	}
 	row.dirty = true
-	if err := row.Balance.Void(p.Out); err != nil {
-		return fmt.Errorf("release %s of %s: %w: %w", p.Out, p.Participant, ErrBroken, err)
+	if err := row.Balance.Void(p.locked()); err != nil {
+		return fmt.Errorf("release %s of %s: %w: %w", p.locked(), p.Participant, ErrBroken, err)
 	}
 	return nil
 }
 
 // lock brings the exposure back, also if collateral has become less.
 func (v *view) lock(ref CycleRef, p Position) error {
-	if p.Out.IsZero() {
+	if p.locked().IsZero() {
 		return nil
 	}
 	row, err := v.account(p.Participant, ref.Asset)
@@ -142,7 +142,7 @@ func (v *view) lock(ref CycleRef, p Position) error {
 		return err
 	}
 	row.dirty = true
-	return row.Balance.ReserveAnyway(p.Out)
+	return row.Balance.ReserveAnyway(p.locked())
 }
 
 // takes returns the transfers by which posting took a position's net debit.

@@ -78,6 +78,8 @@ type Guarantee struct {
 	Digest  evm.Hash // EIP-712 digest of the claims, whatever form was signed
 	Cycle   CycleRef
 	Payable money.Amount          // the claims' amount, or the lowest note's
+	Backed  money.Amount          // of a refund: the part that its payer's claims back instead of its collateral
+	Pledged money.Amount          // the part that backs refunds of its payee; no note lowers it below that
 	Note    *guarantee.SignedNote // the lowest note, nil if none
 	At      int64                 // admitted, unix milliseconds of the house's clock
 	// Evidence is the hash of what proves the guarantee, with its note: netting needs nothing else of all that. It is zero
@@ -188,9 +190,16 @@ type Position struct {
 	Role        Role
 	Amount      money.Amount // net debit or net credit; zero for Flat and only for it
 	Out, In     money.Amount // gross
+	Backed      money.Amount // of Out: refunds that In backs, which lock no collateral
 	Statement   evm.Hash
 	Filled      money.Amount // part of a debtor's amount that the operator's bond stood in for
 	Flags       PositionFlags
+}
+
+// locked is what the participant's collateral stands for.
+func (p Position) locked() money.Amount {
+	rest, _ := p.Out.Sub(p.Backed)
+	return rest
 }
 
 // Stream names one of the two passes over the chain's blocks.

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"path/filepath"
 	"time"
+
+	"github.com/farthing402/farthing/money"
 )
 
 // fixed reads a column into the array behind it, and refuses any other length.
@@ -40,6 +42,26 @@ func bit(b bool) int64 {
 		return 1
 	}
 	return 0
+}
+
+// amountOrNull reads and writes an amount that is almost always nothing, which it keeps as null.
+type amountOrNull struct{ *money.Amount }
+
+// Value implements driver.Valuer.
+func (a amountOrNull) Value() (driver.Value, error) {
+	if a.IsZero() {
+		return nil, nil
+	}
+	return a.Amount.Value()
+}
+
+// Scan implements sql.Scanner.
+func (a amountOrNull) Scan(src any) error {
+	if src == nil {
+		*a.Amount = money.Amount{}
+		return nil
+	}
+	return a.Amount.Scan(src)
 }
 
 // instant reads and writes a time as unix nanoseconds, and the zero time as null.

@@ -111,12 +111,12 @@ func limitOf(n int) int64 {
 	return int64(n)
 }
 
-const positionColumns = "participant, place, role, amount, gross_out, gross_in, statement, filled, paid, claimed, defaulted"
+const positionColumns = "participant, place, role, amount, gross_out, gross_in, statement, filled, paid, claimed, defaulted, backed"
 
 // position reads a row of positionColumns.
 func position(scan func(...any) error) (p clearing.Position, err error) {
 	err = scan(fixed(p.Participant[:]), &p.Index, &p.Role, &p.Amount, &p.Out, &p.In, fixed(p.Statement[:]), &p.Filled,
-		flag{&p.Flags.Paid}, flag{&p.Flags.Claimed}, flag{&p.Flags.Defaulted})
+		flag{&p.Flags.Paid}, flag{&p.Flags.Claimed}, flag{&p.Flags.Defaulted}, amountOrNull{&p.Backed})
 	if err != nil {
 		return p, err
 	}
@@ -150,9 +150,9 @@ func (t *tx) PutPositions(c clearing.CycleRef, generation uint64, ps []clearing.
 			return fmt.Errorf("position %s: %w", key, err)
 		}
 		if err := t.put("position", key, `INSERT INTO position (asset, cycle_start, generation, `+positionColumns+`)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			c.Asset[:], c.Start, generation, p.Participant[:], p.Index, p.Role, p.Amount, p.Out, p.In, p.Statement[:], p.Filled,
-			bit(p.Flags.Paid), bit(p.Flags.Claimed), bit(p.Flags.Defaulted)); err != nil {
+			bit(p.Flags.Paid), bit(p.Flags.Claimed), bit(p.Flags.Defaulted), amountOrNull{&p.Backed}); err != nil {
 			return err
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 const guaranteeColumns = `seq, payer, asset, payee, req_id, amount, timestamp, form, signature, digest, cycle_start, payable,
-	note_reason, note_signature, admitted_at, evidence`
+	note_reason, note_signature, admitted_at, evidence, backed, pledged`
 
 // guaranteeRow is a row as it is stored: the asset and the digest once, and of a note what the row does not say already.
 type guaranteeRow struct {
@@ -29,6 +29,7 @@ func (r *guaranteeRow) dest() []any {
 		&r.seq, fixed(c.Payer[:]), fixed(c.Asset[:]), fixed(c.Payee[:]), fixed(c.ReqID[:]), &c.Amount, &c.Timestamp,
 		&r.Signed.Form, fixed(r.Signed.Signature[:]), fixed(r.Digest[:]), &r.Cycle.Start, &r.Payable,
 		&r.noteReason, &r.signature, &r.At, &r.evidence,
+		amountOrNull{&r.Backed}, amountOrNull{&r.Pledged},
 	}
 }
 
@@ -60,6 +61,10 @@ func checkGuarantee(g clearing.Guarantee) error {
 		return fmt.Errorf("%s of %s is payable, but no note lowered it", g.Payable, g.Signed.Claims.Amount)
 	case g.Signed.Claims.Amount.Less(g.Payable):
 		return fmt.Errorf("%s is payable, more than the %s that was signed", g.Payable, g.Signed.Claims.Amount)
+	case g.Payable.Less(g.Pledged):
+		return fmt.Errorf("%s of %s is pledged", g.Pledged, g.Payable)
+	case g.Signed.Claims.Amount.Less(g.Backed):
+		return fmt.Errorf("%s of %s is backed by claims", g.Backed, g.Signed.Claims.Amount)
 	case g.Note != nil && (g.Note.Amount != g.Payable || g.Note.Digest != g.Digest):
 		return errors.New("the note is of another guarantee or amount")
 	}
@@ -110,10 +115,11 @@ func (t *tx) AddGuarantee(g clearing.Guarantee) error {
 	}
 	c := g.Signed.Claims
 	if err := t.put("guarantee", g.Digest, `INSERT INTO guarantee (payer, asset, payee, req_id, amount, timestamp, form, signature,
-		digest, cycle_start, payable, note_reason, note_signature, admitted_at, evidence)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		digest, cycle_start, payable, note_reason, note_signature, admitted_at, evidence, backed, pledged)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.Payer[:], c.Asset[:], c.Payee[:], c.ReqID[:], c.Amount, c.Timestamp, string(g.Signed.Form), g.Signed.Signature[:],
-		g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At, evidence(g.Evidence)); err != nil {
+		g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At, evidence(g.Evidence),
+		amountOrNull{&g.Backed}, amountOrNull{&g.Pledged}); err != nil {
 		return err
 	}
 	return t.addSum(g.Cycle, c.Payer, money.Amount{}, g.Payable)
@@ -153,9 +159,33 @@ func (t *tx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarante
 	return t.addSum(g.Cycle, g.Signed.Claims.Payer, before, payable)
 }
 
+// PledgeGuarantee implements [clearing.Tx].
+func (t *tx) PledgeGuarantee(digest evm.Hash, pledged money.Amount) error {
+	g, found, err := t.GuaranteeByDigest(digest)
+	if err != nil {
+		return err
+	}
+	if g.Pledged = pledged; !found {
+		err = errMissing
+	} else {
+		err = checkGuarantee(g)
+	}
+	if err != nil {
+		return fmt.Errorf("table guarantee, key %v: %w", digest, err)
+	}
+	return t.change("guarantee", digest, "UPDATE guarantee SET pledged = ? WHERE digest = ?", amountOrNull{&pledged}, digest[:])
+}
+
 // Guarantees implements [clearing.Tx].
 func (t *tx) Guarantees(c clearing.CycleRef) iter.Seq2[clearing.Guarantee, error] {
 	const query = "SELECT " + guaranteeColumns + " FROM guarantee WHERE asset = ? AND cycle_start = ? AND seq > ? ORDER BY seq LIMIT ?"
+	return t.guarantees(query, func(after int64) []any { return []any{c.Asset[:], c.Start, after, pageRows} })
+}
+
+// Refunds implements [clearing.Tx]. The condition is word for word that of the index guarantee_refund.
+func (t *tx) Refunds(c clearing.CycleRef) iter.Seq2[clearing.Guarantee, error] {
+	const query = "SELECT " + guaranteeColumns + " FROM guarantee WHERE asset = ? AND cycle_start = ? AND seq > ?" +
+		" AND (backed IS NOT NULL OR pledged IS NOT NULL) ORDER BY seq LIMIT ?"
 	return t.guarantees(query, func(after int64) []any { return []any{c.Asset[:], c.Start, after, pageRows} })
 }
 

@@ -82,6 +82,7 @@ var reasons = []Reason{
 
 	{"note_invalid", 400, 1, "never", "The note's signature cannot be read, or it names no guarantee.", "The guarantee stays as it was.", "Sign it with the payee's key, for a guarantee of this clearing house."},
 	{"note_signer", 403, 1, "after", "The note is signed by a key that the guarantee's payee has not named, or has removed.", "The guarantee stays as it was.", "farthing signer add KEY, with the payee's key."},
+	{"note_pledged", 409, 1, "never", "The note would let go of a claim that backs a refund of the payee's.", "The guarantee stays as it was.", "Refund with a payment the other way."},
 	{"note_too_late", 409, 1, "never", "The guarantee's cycle has passed its cutoff.", "The guarantee stays as it was.", "Refund with a payment the other way."},
 	{"note_not_lower", 409, 1, "never", "The note does not lower what is payable.", "The guarantee stays as it was.", "Amounts can only be lowered."},
 	{"cycle_unknown", 404, 1, "never", "There is no such cycle.", notCharged, "farthing cycle lists them."},

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/internal/jsonobject"
 )
@@ -72,8 +73,8 @@ func (c *Client) CertifyMany(ctx context.Context, list []guarantee.Signed) ([]Re
 // signedBytes is about how much JSON a guarantee's request is.
 const signedBytes = 640
 
-// certifyRequest writes the body of a call for many guarantees.
-func certifyRequest(list []guarantee.Signed) (b []byte, err error) {
+// certifyRequest writes the body of a call for many guarantees, and of claims that may back refunds among them.
+func certifyRequest(list []guarantee.Signed, cover []evm.Hash) (b []byte, err error) {
 	b = append(make([]byte, 0, signedBytes*(1+len(list))), `{"guarantees":[`...)
 	for i, s := range list {
 		if i > 0 {
@@ -83,11 +84,31 @@ func certifyRequest(list []guarantee.Signed) (b []byte, err error) {
 			return nil, err
 		}
 	}
-	return append(b, `],"certificate":"batch"}`...), nil
+	b = append(b, `],"certificate":"batch"`...)
+	if len(cover) > 0 {
+		digests, _ := json.Marshal(cover) // text: cannot fail
+		b = append(append(b, `,"cover":`...), digests...)
+	}
+	return append(b, '}'), nil
+}
+
+// Refund has a guarantee certified that gives a purchase back (guarantee.RefundID). What its payer's collateral does not
+// cover may be backed by the claims that cover names: guarantees of the cycle that is open, by digest, owed to the payer and
+// captured, because those can no longer be lowered.
+func (c *Client) Refund(ctx context.Context, s guarantee.Signed, cover []evm.Hash) (guarantee.Certificate, error) {
+	results, err := c.post(ctx, []guarantee.Signed{s}, cover)
+	if err != nil {
+		return guarantee.Certificate{}, err
+	}
+	return results[0].Certificate, results[0].Err
 }
 
 func (c *Client) postMany(ctx context.Context, list []guarantee.Signed) ([]Result, error) {
-	body, err := certifyRequest(list)
+	return c.post(ctx, list, nil)
+}
+
+func (c *Client) post(ctx context.Context, list []guarantee.Signed, cover []evm.Hash) ([]Result, error) {
+	body, err := certifyRequest(list, cover)
 	if err != nil {
 		return nil, badRequest(err)
 	}

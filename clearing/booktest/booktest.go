@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) clearing.Book) {
 		{"guarantees", guarantees},
 		{"guarantees in order", guaranteesInOrder},
 		{"notes", notes},
+		{"refunds", refunds},
 		{"cycles", cycles},
 		{"positions", positions},
 		{"many positions", manyPositions},
@@ -434,6 +435,33 @@ func notes(t *testing.T, b0 clearing.Book) {
 	})
 }
 
+func refunds(t *testing.T, b0 clearing.Book) {
+	b := book{t, b0}
+	c := ref(2, 1000)
+	plain, claim, refund := makeGuarantee(7, 1, 2, c), makeGuarantee(8, 1, 3, c), makeGuarantee(9, 3, 1, c)
+	refund.Backed = amount(9)
+	elsewhere := makeGuarantee(10, 3, 1, ref(2, 2000))
+	elsewhere.Backed = money.Units(1)
+	b.write(func(tx clearing.Tx) error {
+		return errors.Join(tx.AddGuarantee(plain), tx.AddGuarantee(claim), tx.AddGuarantee(refund), tx.AddGuarantee(elsewhere),
+			tx.PledgeGuarantee(claim.Digest, money.Units(3)), tx.PledgeGuarantee(claim.Digest, money.Units(4)))
+	})
+	note := makeNote(9, claim.Digest, money.Units(4))
+	b.write(func(tx clearing.Tx) error { return tx.LowerGuarantee(claim.Digest, money.Units(4), note, hash(5)) })
+	claim.Pledged, claim.Payable, claim.Note, claim.Evidence = money.Units(4), money.Units(4), &note, hash(5)
+	b.read(func(tx clearing.Tx) error {
+		got, _, err := tx.GuaranteeByDigest(claim.Digest)
+		is(t, "pledged guarantee", got, claim)
+		rows, err2 := collect(tx.Refunds(c))
+		slices.SortFunc(rows, func(a, b clearing.Guarantee) int { return slices.Compare(a.Digest[:], b.Digest[:]) })
+		is(t, "refunds", rows, []clearing.Guarantee{claim, refund})
+		return errors.Join(err, err2)
+	})
+	b.refused("pledging a guarantee that is not there", func(tx clearing.Tx) error {
+		return tx.PledgeGuarantee(hash(77), money.Units(1))
+	})
+}
+
 func cycles(t *testing.T, b0 clearing.Book) {
 	b := book{t, b0}
 	statuses := []clearing.CycleStatus{clearing.Closed, clearing.Failed, clearing.Final, clearing.Committed, clearing.Netted, clearing.Frozen, clearing.Open}
@@ -495,7 +523,7 @@ func makePositions(n int) []clearing.Position {
 	for i := range ps {
 		ps[i] = clearing.Position{
 			Index: uint64(i), Participant: evm.Address{byte(i >> 8), byte(i), 5}, Role: clearing.Role(i % 3), Amount: amount(uint64(i) + 1),
-			Out: amount(uint64(i) + 1), In: amount(uint64(i) + 2), Statement: hash(byte(i)), Filled: amount(uint64(i) + 3),
+			Out: amount(uint64(i) + 1), In: amount(uint64(i) + 2), Backed: money.Units(uint64(i % 2)), Statement: hash(byte(i)), Filled: amount(uint64(i) + 3),
 			Flags: clearing.PositionFlags{Paid: i%2 == 0, Claimed: i%3 == 0, Defaulted: i%5 == 0},
 		}
 		if ps[i].Role == clearing.Flat {

@@ -108,9 +108,17 @@ func (w *world) checkGuarantees(tx clearing.Tx) error {
 			return err
 		}
 		for _, c := range cycles {
+			backed, claims := make(map[evm.Address]money.Amount), make(map[evm.Address]money.Amount)
 			for g, err := range tx.Guarantees(c.Ref) {
 				if err != nil {
 					return err
+				}
+				p := g.Signed.Claims
+				backed[p.Payer], _ = backed[p.Payer].Add(money.Min(g.Backed, g.Payable))
+				if g.Backed.IsZero() {
+					claims[p.Payee], _ = claims[p.Payee].Add(g.Payable)
+				} else if w.signed[g.Digest].Claims.ReqID[0] == 0 {
+					return broken("guarantee %s is no refund, and claims back it", g.Digest)
 				}
 				key := g.Signed.Claims.Key()
 				if _, twice := in[g.Digest]; twice || names[key] {
@@ -119,6 +127,14 @@ func (w *world) checkGuarantees(tx clearing.Tx) error {
 				in[g.Digest], names[key] = g, true
 				if err := w.checkGuarantee(g, c); err != nil {
 					return err
+				}
+			}
+			for who, sum := range backed {
+				if claims[who].Less(sum) {
+					return broken("refunds of %s in cycle %s count on %s, it is owed %s", who, c.Ref, sum, claims[who])
+				}
+				if !sum.IsZero() {
+					w.covered++
 				}
 			}
 		}
@@ -308,6 +324,7 @@ func (w *world) checkPosted() error {
 				if lowest, ok := w.acked[g.Digest]; ok {
 					amount = lowest
 				}
+				amount, _ = amount.Sub(money.Min(amount, g.Backed)) // the rest meets what the payer is owed
 				caps[s.Claims.Payer], _ = caps[s.Claims.Payer].Add(amount)
 			}
 			return nil
@@ -318,7 +335,7 @@ func (w *world) checkPosted() error {
 		for _, chunk := range c.chunks {
 			for _, p := range parsePositions(chunk) {
 				if p.role == clearing.Debtor && caps[p.participant].Less(p.amount) {
-					return broken("%s owes %s in cycle %s, it signed %s", p.participant, p.amount, c.ref, caps[p.participant])
+					return broken("%s owes %s in cycle %s, its collateral stands for %s", p.participant, p.amount, c.ref, caps[p.participant])
 				}
 			}
 		}
@@ -488,7 +505,7 @@ func (w *world) reckon(faulty profile) error {
 	return nil
 }
 
-// lockedBy adds what a cycle's payers have guaranteed.
+// lockedBy adds what of a cycle's guarantees stands against its payers' collateral.
 func (w *world) lockedBy(ref clearing.CycleRef, locked map[ownerAsset]money.Amount) error {
 	return w.read(func(tx clearing.Tx) error {
 		for g, err := range tx.Guarantees(ref) {
@@ -496,7 +513,7 @@ func (w *world) lockedBy(ref clearing.CycleRef, locked map[ownerAsset]money.Amou
 				return err
 			}
 			who := ownerAsset{g.Signed.Claims.Payer, ref.Asset}
-			locked[who], _ = locked[who].Add(g.Payable)
+			locked[who], _ = locked[who].Add(g.Locked())
 		}
 		return nil
 	})

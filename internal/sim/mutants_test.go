@@ -28,6 +28,7 @@ type withTx struct {
 	byKey          func(clearing.Guarantee, bool) (clearing.Guarantee, bool)
 	addGuarantee   func(clearing.Guarantee) error
 	lowerGuarantee func() error
+	pledge         func() error
 	positions      func([]clearing.Position)
 	mark           func(money.Amount, clearing.PositionFlags) (money.Amount, clearing.PositionFlags)
 	enqueue        func(evm.Call) bool
@@ -78,6 +79,13 @@ func (t withTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guara
 		return t.lowerGuarantee()
 	}
 	return t.Tx.LowerGuarantee(digest, payable, note, evidence)
+}
+
+func (t withTx) PledgeGuarantee(digest evm.Hash, pledged money.Amount) error {
+	if t.pledge != nil {
+		return t.pledge()
+	}
+	return t.Tx.PledgeGuarantee(digest, pledged)
 }
 
 func (t withTx) Positions(c clearing.CycleRef, generation uint64) ([]clearing.Position, error) {
@@ -199,6 +207,24 @@ var mutants = []mutant{
 	}},
 	{name: "a note is acknowledged and lost", profile: calm, tx: func(_ *faultyBook, tx clearing.Tx) clearing.Tx {
 		return withTx{Tx: tx, lowerGuarantee: func() error { return nil }}
+	}},
+	{name: "a claim backs refunds again and again", profile: calm, tx: func(_ *faultyBook, tx clearing.Tx) clearing.Tx {
+		return withTx{Tx: tx, pledge: func() error { return nil }}
+	}},
+	{name: "a refund that claims back takes no lock and no claim", profile: calm, tx: func(_ *faultyBook, tx clearing.Tx) clearing.Tx {
+		return withTx{Tx: tx, added: func(g clearing.Guarantee) clearing.Guarantee {
+			if !g.Backed.IsZero() {
+				g.Backed = money.Amount{}
+			}
+			return g
+		}}
+	}},
+	{name: "a seal releases what claims backed", profile: calm, tx: func(_ *faultyBook, tx clearing.Tx) clearing.Tx {
+		return withTx{Tx: tx, positions: func(ps []clearing.Position) {
+			for i := range ps {
+				ps[i].Backed = money.Amount{}
+			}
+		}}
 	}},
 	{name: "the chain is believed before it is deep enough", profile: calm, world: func(w *world) { w.confirm = 0 }},
 	{name: "a reorganisation is not undone", profile: stormy, tx: func(_ *faultyBook, tx clearing.Tx) clearing.Tx {

@@ -16,6 +16,7 @@ import (
 type ask struct {
 	signed guarantee.Signed
 	batch  bool
+	cover  []evm.Hash
 	what   string
 	want   error // nil: it may be admitted
 }
@@ -86,9 +87,28 @@ func (w *world) newAsk() ask {
 	case n < 27:
 		c.Asset = evm.Address{0xee}
 		a.what, a.want = "foreign", clearing.ErrAsset
+	case n < 40:
+		w.asRefund(&a, &c)
 	}
 	a.signed = w.sign(c)
 	return a
+}
+
+// asRefund makes a guarantee a refund that is more than its payer has free, and names claims of the payer's, also old and
+// spent ones and some of others.
+func (w *world) asRefund(a *ask, c *guarantee.Claims) {
+	for _, h := range w.certs[max(0, len(w.certs)-60):] {
+		if in := h.signed.Claims; in.Payee == c.Payer && in.Asset == c.Asset || w.percent(10) {
+			a.cover = append(a.cover, h.digest)
+		}
+	}
+	who := ownerAsset{c.Payer, c.Asset}
+	used, _ := w.exposures()[who].Add(w.heldOf(who))
+	free, _ := w.collateralOf(who).Sub(used)
+	a.what = "refund"
+	w.ids++
+	c.ReqID = guarantee.RefundID([16]byte{0: byte(w.ids >> 8), 1: byte(w.ids)})
+	c.Amount, _ = free.Add(w.amount(40))
 }
 
 func (w *world) admit() (string, error) {
@@ -120,7 +140,7 @@ func (w *world) askAgain() (string, error) {
 func (w *world) ask(asks []ask) (said string, err error) {
 	reqs := make([]clearing.Request, len(asks))
 	for i, a := range asks {
-		reqs[i] = clearing.Request{Signed: a.signed, Batch: a.batch}
+		reqs[i] = clearing.Request{Signed: a.signed, Batch: a.batch, Cover: a.cover}
 	}
 	ctx := context.Background()
 	if w.percent(2) {
@@ -284,6 +304,12 @@ func (w *world) note() (string, error) {
 	case errors.Is(err, clearing.ErrRaise):
 		if what == "raise" || slices.ContainsFunc(w.notes[h.digest][:len(w.notes[h.digest])-1], func(a money.Amount) bool { return !n.Amount.Less(a) }) {
 			return what, nil
+		}
+	case errors.Is(err, clearing.ErrPledged):
+		var g clearing.Guarantee
+		err := w.read(func(tx clearing.Tx) (err error) { g, _, err = tx.GuaranteeByDigest(h.digest); return err })
+		if err != nil || n.Amount.Less(g.Pledged) {
+			return "pledged", err
 		}
 	case errors.Is(err, clearing.ErrCutoff):
 		schedule, err := w.chain.at(evm.Hash{}).scheduleOf(c.Asset, h.cycle.Start)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +136,7 @@ type world struct {
 	acked    map[evm.Hash]money.Amount   // the lowest that a house took
 	posted   map[evm.Hash]bool           // checked postings, by cycle and root
 	checked  int                         // writes when the book was last proven
+	covered  int                         // how often refunds were seen that claims back
 
 	trace  func(format string, args ...any)
 	digest []byte // of the whole trace
@@ -574,6 +576,12 @@ func replay(seed uint64, steps int, p profile, err error) string {
 
 // Worlds run from seeds: those given by -sim.seed, or as many as FARTHING_SIM_SEEDS says.
 func TestWorld(t *testing.T) {
+	var covered atomic.Int64
+	t.Cleanup(func() {
+		if covered.Load() == 0 && *seedFlag == 0 {
+			t.Error("in no world claims backed a refund")
+		}
+	})
 	eachSeed(t, 15, func(seed uint64) string { return profileOf(seed).name }, func(t *testing.T, seed uint64) {
 		p := profileOf(seed)
 		w, err := newWorld(seed, p, memory())
@@ -586,6 +594,7 @@ func TestWorld(t *testing.T) {
 		if err := w.run(*stepsFlag); err != nil {
 			t.Fatal(replay(seed, *stepsFlag, p, err))
 		}
+		covered.Add(int64(w.covered))
 	})
 }
 
