@@ -135,12 +135,9 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 	outcomes := make([]outcome, len(group))
 	err := h.Book.Write(ctx, func(tx Tx) error {
 		clear(outcomes)
-		v := newView(tx)
-		// Rows are taken in sorted order, so that two nodes cannot each hold what the other waits for.
-		for _, p := range payers(group) {
-			if _, err := v.account(p.owner, p.asset); err != nil {
-				return err
-			}
+		v := newKeepingView(tx)
+		if err := h.holdFor(v, group); err != nil {
+			return err
 		}
 		wallets, err := h.roster(tx)
 		if err != nil {
@@ -181,6 +178,29 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 			b.claims = append(b.claims, h.claims(it.admitted))
 		}
 	}
+}
+
+// holdFor reads what a group is decided by, in the one order: the cycles that would take its guarantees, and the accounts of
+// its payers and of those whose claims may back a refund.
+func (h *House) holdFor(v *view, group []*admission) error {
+	var accounts []ownerAsset
+	for _, it := range group {
+		c := it.Signed.Claims
+		accounts = append(accounts, ownerAsset{c.Payer, c.Asset})
+		if _, _, err := h.openCycle(v, c.Asset, unix(it.now)); err != nil {
+			return err
+		}
+		for _, digest := range it.Cover[:min(len(it.Cover), CoverMax)] {
+			g, found, err := v.tx.GuaranteeByDigest(digest)
+			if err != nil {
+				return err
+			}
+			if found {
+				accounts = append(accounts, ownerAsset{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
+			}
+		}
+	}
+	return v.hold(nil, accounts)
 }
 
 // admit decides on one guarantee. refused is a rule's word, err the store's.
@@ -307,16 +327,6 @@ type ownerAsset struct{ owner, asset evm.Address }
 
 func compareOwnerAsset(a, b ownerAsset) int {
 	return cmp.Or(slices.Compare(a.asset[:], b.asset[:]), slices.Compare(a.owner[:], b.owner[:]))
-}
-
-// payers returns the accounts that a group debits, sorted, each once.
-func payers(group []*admission) []ownerAsset {
-	all := make([]ownerAsset, len(group))
-	for i, it := range group {
-		all[i] = ownerAsset{it.Signed.Claims.Payer, it.Signed.Claims.Asset}
-	}
-	slices.SortFunc(all, compareOwnerAsset)
-	return slices.Compact(all)
 }
 
 // parallel calls f(0) … f(n−1), on all cores if there are several calls to make, and returns when all have.

@@ -13,8 +13,10 @@ import (
 // Book keeps everything that the clearing house knows. Write runs fn in one transaction: when Write returns nil, what fn
 // wrote is on disk; when it returns an error, none of it is. Implementations may run several callers' closures in one
 // physical transaction, one after the other, and may run a closure again after undoing it, so fn must not keep what it
-// read from a run that failed. Writes are serializable: what fn read still holds when its writes become visible. An error
-// of Write does not always mean that nothing is on disk (the answer to the commit may be lost), so callers write what
+// read from a run that failed. Writes may run side by side, also on several nodes, and are serializable all the same: what
+// fn read still holds when its writes become visible. What that takes of fn is said at the methods of [Tx]: a payer's
+// account is read before anything else of that payer, and those that read several do it in one order, or else are run
+// again. An error of Write does not always mean that nothing is on disk (the answer to the commit may be lost), so callers write what
 // can be asked for again. A Tx is for the goroutine that runs fn, and only until fn returns.
 type Book interface {
 	Read(ctx context.Context, fn func(Tx) error) error
@@ -25,7 +27,8 @@ type Book interface {
 // is the zero value and false, never an error; errors are those of the store. While an iterator runs, no other method is
 // called.
 type Tx interface {
-	// Account returns the owner's account, a zero one if there is none yet.
+	// Account returns the owner's account, a zero one if there is none yet. Who has read it in a write is alone with all that
+	// is that payer's in the asset, its guarantees and what they come to, until the write ends.
 	Account(owner, asset evm.Address) (Account, error)
 	PutAccount(Account) error
 	// Balance is for the accounts that are no owner's collateral: world, pot, bond.
@@ -61,8 +64,12 @@ type Tx interface {
 	// PayableByEach yields PayableBy of every payer of a cycle, in any order.
 	PayableByEach(CycleRef) iter.Seq2[PayerSum, error]
 
+	// Cycle and CycleByID are for who may change the cycle: until the write ends, nobody else gets it to change or to rely on.
 	Cycle(CycleRef) (Cycle, bool, error)
 	CycleByID(evm.Hash) (Cycle, bool, error)
+	// KeptCycle is for who relies on what the cycle says and does not change it: nobody changes it until the write ends, and
+	// others may rely on it as well. One that is not there may be put.
+	KeptCycle(CycleRef) (Cycle, bool, error)
 	PutCycle(Cycle) error
 	// Cycles returns the newest first; open says to leave out those whose status is Closed. limit 0 is no limit.
 	Cycles(asset evm.Address, open bool, limit int) ([]Cycle, error)
@@ -101,6 +108,8 @@ type Tx interface {
 	Enqueue(evm.Call) error
 	CallState(id string) (evm.CallState, bool, error)
 
+	// AloneOn is how a write begins that applies or drops blocks of a stream: others that do wait until it ends.
+	AloneOn(Stream) error
 	// Blocks returns the blocks applied on a stream, newest first, at most limit.
 	Blocks(stream Stream, limit int) ([]Block, error)
 	// PutBlock records a block as applied on the stream with the events that it brought. Its number must be higher than

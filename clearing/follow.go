@@ -24,6 +24,9 @@ func (h *House) Apply(ctx context.Context, stream Stream, b Block, events []Even
 		return fmt.Errorf("apply block %d: no such stream: %q", b.Number, stream)
 	}
 	err := h.Book.Write(ctx, func(tx Tx) error {
+		if err := tx.AloneOn(stream); err != nil {
+			return err
+		}
 		if again, err := follows(tx, stream, b); again || err != nil {
 			return err
 		}
@@ -84,6 +87,9 @@ func follows(tx Tx, stream Stream, b Block) (again bool, err error) {
 // [ErrTooDeep] and nothing is taken back.
 func (h *House) Unwind(ctx context.Context, stream Stream, to uint64) error {
 	err := h.Book.Write(ctx, func(tx Tx) error {
+		if err := tx.AloneOn(stream); err != nil {
+			return err
+		}
 		v := newView(tx)
 		for {
 			tips, err := tx.Blocks(stream, 1)

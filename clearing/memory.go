@@ -385,6 +385,8 @@ func (tx *memoryTx) Cycle(ref CycleRef) (Cycle, bool, error) {
 	return c, ok, nil
 }
 
+func (tx *memoryTx) KeptCycle(ref CycleRef) (Cycle, bool, error) { return tx.Cycle(ref) }
+
 func (tx *memoryTx) CycleByID(id evm.Hash) (Cycle, bool, error) {
 	ref, ok := tx.cycleIDs[id]
 	if !ok {
@@ -576,6 +578,8 @@ func (tx *memoryTx) CallState(id string) (evm.CallState, bool, error) {
 	state, ok := tx.states[id]
 	return state, ok, nil
 }
+
+func (tx *memoryTx) AloneOn(Stream) error { return nil } // one write runs at a time
 
 func (tx *memoryTx) Blocks(stream Stream, limit int) ([]Block, error) {
 	var list []Block

@@ -73,7 +73,10 @@ func (h *House) noteGroup(ctx context.Context, group []*noting) {
 	outcomes := make([]error, len(group))
 	err := h.Book.Write(ctx, func(tx Tx) error {
 		clear(outcomes)
-		v := newView(tx)
+		v := newKeepingView(tx)
+		if err := v.holdFor(group); err != nil {
+			return err
+		}
 		for i, it := range group {
 			refused, err := h.takeNote(v, it)
 			if err != nil {
@@ -91,6 +94,24 @@ func (h *House) noteGroup(ctx context.Context, group []*noting) {
 			it.err = fmt.Errorf("note on %s: %w", it.note.Digest.Short(), it.err)
 		}
 	}
+}
+
+// holdFor reads the cycles and accounts that a group of notes is about, in the one order; what a guarantee says for good
+// tells which they are.
+func (v *view) holdFor(group []*noting) error {
+	var cycles []CycleRef
+	var accounts []ownerAsset
+	for _, it := range group {
+		g, found, err := v.tx.GuaranteeByDigest(it.note.Digest)
+		if err != nil {
+			return err
+		}
+		if found {
+			cycles = append(cycles, g.Cycle)
+			accounts = append(accounts, ownerAsset{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
+		}
+	}
+	return v.hold(cycles, accounts)
 }
 
 // takeNote decides on one note. refused is a rule's word, err the store's.

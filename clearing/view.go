@@ -13,6 +13,7 @@ import (
 // too, so that a group that opens one finds it again.
 type view struct {
 	tx        Tx
+	readCycle func(CycleRef) (Cycle, bool, error)
 	accounts  map[ownerAsset]*accountRow
 	balances  map[ledger.Account]*ledger.Balance
 	cycles    map[CycleRef]*cycleRow
@@ -29,11 +30,18 @@ type cycleRow struct {
 	found, dirty bool
 }
 
+// newView returns the view of a write that may change cycles, and newKeepingView of one that relies on them only.
 func newView(tx Tx) *view {
 	return &view{
-		tx: tx, accounts: make(map[ownerAsset]*accountRow), balances: make(map[ledger.Account]*ledger.Balance),
+		tx: tx, readCycle: tx.Cycle, accounts: make(map[ownerAsset]*accountRow), balances: make(map[ledger.Account]*ledger.Balance),
 		cycles: make(map[CycleRef]*cycleRow), schedules: make(map[evm.Address][]Schedule),
 	}
+}
+
+func newKeepingView(tx Tx) *view {
+	v := newView(tx)
+	v.readCycle = tx.KeptCycle
+	return v
 }
 
 // account returns the row of the view, which the caller may change if it says so by changed.
@@ -59,7 +67,7 @@ func (v *view) cycle(ref CycleRef) (Cycle, bool, error) {
 	if row, ok := v.cycles[ref]; ok {
 		return row.Cycle, row.found, nil
 	}
-	c, found, err := v.tx.Cycle(ref)
+	c, found, err := v.readCycle(ref)
 	if err != nil {
 		return Cycle{}, false, err
 	}
@@ -68,6 +76,24 @@ func (v *view) cycle(ref CycleRef) (Cycle, bool, error) {
 }
 
 func (v *view) putCycle(c Cycle) { v.cycles[c.Ref] = &cycleRow{Cycle: c, found: true, dirty: true} }
+
+// hold reads cycles and accounts in the order in which all writes read them, so that no two of them each have what the
+// other waits for: cycles first, each kind sorted.
+func (v *view) hold(cycles []CycleRef, accounts []ownerAsset) error {
+	slices.SortFunc(cycles, compareRefs)
+	for _, ref := range slices.Compact(cycles) {
+		if _, _, err := v.cycle(ref); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(accounts, compareOwnerAsset)
+	for _, a := range slices.Compact(accounts) {
+		if _, err := v.account(a.owner, a.asset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // balance returns where the balance of an account is kept in the view, to be changed.
 func (v *view) balance(a ledger.Account) (*ledger.Balance, error) {

@@ -21,19 +21,20 @@ func sides(b *ledger.Balance) []any {
 // Account implements [clearing.Tx].
 func (t *tx) Account(owner, asset evm.Address) (clearing.Account, error) {
 	a := clearing.Account{Owner: owner, Asset: asset}
-	_, err := t.one("SELECT "+accountColumns+" FROM account WHERE owner = ? AND asset = ?", []any{owner[:], asset[:]},
+	found, err := t.one("SELECT "+accountColumns+" FROM account WHERE owner = ? AND asset = ?"+t.held(), []any{owner[:], asset[:]},
 		append(sides(&a.Balance), &a.WithdrawHead, &a.WithdrawConfirmed, &a.LimitHead, &a.LimitConfirmed,
 			flag{&a.LimitedHead}, flag{&a.LimitedConfirmed}, flag{&a.AutoSettle})...)
 	if err != nil {
 		return clearing.Account{}, corrupt("account", accountKey(owner, asset), err)
 	}
+	t.remember([2]evm.Address{owner, asset}, found, err)
 	return a, nil
 }
 
 // PutAccount implements [clearing.Tx].
 func (t *tx) PutAccount(a clearing.Account) error {
-	return t.put("account", accountKey(a.Owner, a.Asset), `INSERT INTO account (owner, asset, `+accountColumns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	return t.upsert("account", [2]evm.Address{a.Owner, a.Asset}, accountKey(a.Owner, a.Asset), `INSERT INTO account (owner, asset, `+accountColumns+`)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, `
 		ON CONFLICT (owner, asset) DO UPDATE SET
 			debits_pending = excluded.debits_pending, debits_posted = excluded.debits_posted,
 			credits_pending = excluded.credits_pending, credits_posted = excluded.credits_posted,
@@ -55,10 +56,12 @@ func (t *tx) Balance(a ledger.Account) (ledger.Balance, error) {
 		return ledger.Balance{}, err
 	}
 	var b ledger.Balance
-	if _, err := t.one(`SELECT debits_pending, debits_posted, credits_pending, credits_posted
-		FROM balance WHERE asset = ? AND kind = ? AND cycle = ?`, []any{a.Asset[:], string(a.Kind), a.Cycle[:]}, sides(&b)...); err != nil {
+	found, err := t.one(`SELECT debits_pending, debits_posted, credits_pending, credits_posted
+		FROM balance WHERE asset = ? AND kind = ? AND cycle = ?`+t.held(), []any{a.Asset[:], string(a.Kind), a.Cycle[:]}, sides(&b)...)
+	if err != nil {
 		return ledger.Balance{}, corrupt("balance", a, err)
 	}
+	t.remember(a, found, err)
 	return b, nil
 }
 
@@ -67,8 +70,8 @@ func (t *tx) PutBalance(a ledger.Account, b ledger.Balance) error {
 	if err := checkShared(a); err != nil {
 		return err
 	}
-	return t.put("balance", a, `INSERT INTO balance (asset, kind, cycle, debits_pending, debits_posted, credits_pending, credits_posted)
-		VALUES (?, ?, ?, ?, ?, ?, ?)
+	return t.upsert("balance", a, a, `INSERT INTO balance (asset, kind, cycle, debits_pending, debits_posted, credits_pending, credits_posted)
+		VALUES (?, ?, ?, ?, ?, ?, ?)`, `
 		ON CONFLICT (asset, kind, cycle) DO UPDATE SET
 			debits_pending = excluded.debits_pending, debits_posted = excluded.debits_posted,
 			credits_pending = excluded.credits_pending, credits_posted = excluded.credits_posted`,

@@ -23,7 +23,7 @@ import (
 func BenchmarkGuarantees(b *testing.B) {
 	for _, group := range []int{16, 256} {
 		b.Run(fmt.Sprintf("group=%d", group), func(b *testing.B) {
-			s := fresh(b)
+			s := sqliteFile.fresh(b)
 			n := 0
 			work := time.Duration(0)
 			for b.Loop() {
@@ -61,7 +61,7 @@ func BenchmarkGuarantees(b *testing.B) {
 func BenchmarkReserve(b *testing.B) {
 	for _, requests := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("at-once=%d", requests), func(b *testing.B) {
-			book := fresh(b).Purchases()
+			book := sqliteFile.fresh(b).Purchases()
 			var next atomic.Int64
 			var wg sync.WaitGroup
 			b.ResetTimer()
@@ -91,7 +91,7 @@ func BenchmarkReserve(b *testing.B) {
 func BenchmarkCall(b *testing.B) {
 	for _, bundled := range []bool{false, true} {
 		b.Run(fmt.Sprintf("bundle=%v", bundled), func(b *testing.B) {
-			book, ctx := fresh(b).Purchases(), context.Background()
+			book, ctx := sqliteFile.fresh(b).Purchases(), context.Background()
 			if err := bundleOf(ctx, book, 1<<40); err != nil {
 				b.Fatal(err)
 			}
@@ -128,7 +128,7 @@ func BenchmarkCall(b *testing.B) {
 func BenchmarkSavepoint(b *testing.B) {
 	for _, query := range [][]string{{"INSERT INTO letter VALUES (?)"}, {"SAVEPOINT one", "INSERT INTO letter VALUES (?)", "RELEASE one"}} {
 		b.Run(fmt.Sprintf("statements=%d", len(query)), func(b *testing.B) {
-			s := fresh(b)
+			s := sqliteFile.fresh(b)
 			letters(b, s)
 			if err := s.write(b.Context(), func(s *session) error {
 				for n := range b.N {

@@ -14,6 +14,9 @@ func blockKey(stream clearing.Stream, number uint64) string {
 	return fmt.Sprintf("%s %d", stream, number)
 }
 
+// AloneOn implements [clearing.Tx].
+func (t *tx) AloneOn(stream clearing.Stream) error { return t.lock("blocks/" + string(stream)) }
+
 // Blocks implements [clearing.Tx].
 func (t *tx) Blocks(stream clearing.Stream, limit int) (all []clearing.Block, err error) {
 	if limit <= 0 {

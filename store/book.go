@@ -32,6 +32,20 @@ type tx struct {
 	*session
 	stop func() error        // why to stop a long read
 	sums map[payerCycle]*sum // what the payers touched so far have guaranteed; see guarantees.go
+	// What was not there when it was read, by key. It cannot be locked; putting it is inserting it, and if somebody else was
+	// faster the write is run again.
+	absent map[any]bool
+}
+
+// remember notes whether the row of a key was there when this write read it.
+func (t *tx) remember(key any, found bool, err error) {
+	if err != nil || found || !t.writes {
+		return
+	}
+	if t.absent == nil {
+		t.absent = make(map[any]bool)
+	}
+	t.absent[key] = true
 }
 
 // errMissing is the error of changing what is not there.
@@ -47,6 +61,15 @@ func (t *tx) change(table string, key any, query string, args ...any) error {
 		return fmt.Errorf("table %s, key %v: %w", table, key, err)
 	}
 	return nil
+}
+
+// upsert inserts the row with the key or replaces it, as conflict says. A row that was read and not there is inserted only.
+func (t *tx) upsert(table string, id, key any, insert, conflict string, args ...any) error {
+	if t.absent[id] {
+		delete(t.absent, id)
+		return t.put(table, key, insert, args...)
+	}
+	return t.put(table, key, insert+conflict, args...)
 }
 
 // put runs a statement that inserts or replaces the row with the key.

@@ -128,6 +128,9 @@ func (s *session) bundles(where string, args ...any) (all []purchase.Bundle, err
 // OpenBundle implements [purchase.Book].
 func (b purchases) OpenBundle(ctx context.Context, id string, validUntil time.Time) error {
 	return b.s.write(ctx, func(s *session) error {
+		if err := s.lockPairOf(id); err != nil {
+			return err
+		}
 		bundle, found, err := s.bundle(id)
 		switch {
 		case err != nil:

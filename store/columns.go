@@ -3,8 +3,6 @@ package store
 import (
 	"database/sql/driver"
 	"fmt"
-	"net/url"
-	"path/filepath"
 	"time"
 
 	"github.com/farthing402/farthing/money"
@@ -89,10 +87,4 @@ func (i instant) Scan(src any) error {
 		return fmt.Errorf("%T is no time", src)
 	}
 	return nil
-}
-
-// urlPath escapes a file's path for a data source name.
-func urlPath(path string) string {
-	u := url.URL{Path: filepath.ToSlash(path)}
-	return u.EscapedPath()
 }

@@ -40,12 +40,23 @@ func checkCycle(c clearing.Cycle) error {
 
 // Cycle implements [clearing.Tx].
 func (t *tx) Cycle(ref clearing.CycleRef) (clearing.Cycle, bool, error) {
-	return t.cycle(ref, "WHERE asset = ? AND start = ?", ref.Asset[:], ref.Start)
+	return t.cycleAt(ref, t.held())
+}
+
+// KeptCycle implements [clearing.Tx].
+func (t *tx) KeptCycle(ref clearing.CycleRef) (clearing.Cycle, bool, error) {
+	return t.cycleAt(ref, t.kept())
+}
+
+func (t *tx) cycleAt(ref clearing.CycleRef, lock string) (clearing.Cycle, bool, error) {
+	c, found, err := t.cycle(ref, "WHERE asset = ? AND start = ?"+lock, ref.Asset[:], ref.Start)
+	t.remember(ref, found, err)
+	return c, found, err
 }
 
 // CycleByID implements [clearing.Tx].
 func (t *tx) CycleByID(id evm.Hash) (clearing.Cycle, bool, error) {
-	return t.cycle(id, "WHERE id = ?", id[:])
+	return t.cycle(id, "WHERE id = ?"+t.held(), id[:])
 }
 
 func (t *tx) cycle(key any, where string, args ...any) (c clearing.Cycle, found bool, err error) {
@@ -71,8 +82,8 @@ func (t *tx) PutCycle(c clearing.Cycle) error {
 		return fmt.Errorf("cycle %s: %w", c.Ref, err)
 	}
 	id := c.Ref.ID()
-	return t.put("cycle", c.Ref, `INSERT INTO cycle (`+cycleColumns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	return t.upsert("cycle", c.Ref, c.Ref, `INSERT INTO cycle (`+cycleColumns+`)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, `
 		ON CONFLICT (asset, start) DO UPDATE SET
 			status = excluded.status, end_at = excluded.end_at, cutoff_at = excluded.cutoff_at,
 			post_deadline = excluded.post_deadline, challenge = excluded.challenge, generation = excluded.generation,
@@ -218,7 +229,7 @@ func (t *tx) MarkPosition(c clearing.CycleRef, generation uint64, participant ev
 
 // Schedules implements [clearing.Tx].
 func (t *tx) Schedules(asset evm.Address) (all []clearing.Schedule, err error) {
-	err = t.each("SELECT from_start, length, cutoff, post, challenge, repost, redeem FROM schedule WHERE asset = ? ORDER BY from_start",
+	err = t.each("SELECT from_start, length, cutoff, post, challenge, repost, redeem FROM schedule WHERE asset = ? ORDER BY from_start"+t.kept(),
 		[]any{asset[:]}, func(rows *sql.Rows) error {
 			s := clearing.Schedule{Asset: asset}
 			if err := rows.Scan(&s.From, &s.Length, &s.Cutoff, &s.Post, &s.Challenge, &s.Repost, &s.Redeem); err != nil {
@@ -232,6 +243,9 @@ func (t *tx) Schedules(asset evm.Address) (all []clearing.Schedule, err error) {
 
 // PutSchedule implements [clearing.Tx].
 func (t *tx) PutSchedule(s clearing.Schedule) error {
+	if err := t.holdSchedules(s.Asset); err != nil {
+		return err
+	}
 	return t.put("schedule", fmt.Sprintf("%s from %d", s.Asset.Lower(), s.From),
 		`INSERT INTO schedule (asset, from_start, length, cutoff, post, challenge, repost, redeem) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (asset, from_start) DO UPDATE SET length = excluded.length, cutoff = excluded.cutoff, post = excluded.post,
@@ -239,8 +253,19 @@ func (t *tx) PutSchedule(s clearing.Schedule) error {
 		s.Asset[:], s.From, s.Length, s.Cutoff, s.Post, s.Challenge, s.Repost, s.Redeem)
 }
 
+// holdSchedules waits for those who rely on an asset's schedules, and keeps others from relying on them.
+func (t *tx) holdSchedules(asset evm.Address) error {
+	if !t.dialect.locks {
+		return nil
+	}
+	return t.each("SELECT from_start FROM schedule WHERE asset = ?"+t.held(), []any{asset[:]}, func(*sql.Rows) error { return nil })
+}
+
 // DropSchedule implements [clearing.Tx].
 func (t *tx) DropSchedule(asset evm.Address, from uint64) error {
+	if err := t.holdSchedules(asset); err != nil {
+		return err
+	}
 	return t.put("schedule", fmt.Sprintf("%s from %d", asset.Lower(), from), "DELETE FROM schedule WHERE asset = ? AND from_start = ?", asset[:], from)
 }
 

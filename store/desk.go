@@ -27,7 +27,7 @@ func (b settlements) Record(ctx context.Context, s desk.Settlement) (got desk.Se
 	}
 	err = b.s.write(ctx, func(db *session) error {
 		got, fresh = s, true
-		old, found, err := db.settlement("WHERE id = ?", s.ID[:])
+		old, found, err := db.settlement("WHERE id = ?"+db.held(), s.ID[:])
 		switch {
 		case err != nil:
 			return err
@@ -112,6 +112,9 @@ func (b settlements) Spent(ctx context.Context, chainID uint64, day string) (all
 
 func (s *session) addSpending(sp desk.Spending) error {
 	key := fmt.Sprintf("%d/%s/%s", sp.ChainID, sp.Day, sp.Account)
+	if err := s.lock("gas/" + key); err != nil {
+		return err
+	}
 	old, err := s.spending("WHERE chain_id = ? AND day = ? AND account = ? AND is_lane = ?", sp.ChainID, sp.Day, sp.Account[:], bit(sp.Lane))
 	if err != nil {
 		return err

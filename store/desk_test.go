@@ -26,9 +26,10 @@ func fullSettlement(n byte) desk.Settlement {
 	}
 }
 
-func TestASettlementIsKeptWhole(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+func TestASettlementIsKeptWhole(t *testing.T) { onEach(t, testASettlementIsKeptWhole) }
+
+func testASettlementIsKeptWhole(t *testing.T, db database) {
+	s := db.fresh(t)
 	book, ctx := s.Settlements(), t.Context()
 	is := func(step string, want desk.Settlement) {
 		t.Helper()
@@ -90,8 +91,11 @@ func TestASettlementIsKeptWhole(t *testing.T) {
 
 // A failed settlement is replaced by one that tries it again, and by no other.
 func TestOnlyAFailedSettlementIsReplaced(t *testing.T) {
-	t.Parallel()
-	book, ctx := fresh(t).Settlements(), t.Context()
+	onEach(t, testOnlyAFailedSettlementIsReplaced)
+}
+
+func testOnlyAFailedSettlementIsReplaced(t *testing.T, db database) {
+	book, ctx := db.fresh(t).Settlements(), t.Context()
 	x := fullSettlement(1)
 	if _, _, err := book.Record(ctx, x); err != nil {
 		t.Fatal(err)
@@ -116,8 +120,11 @@ func TestOnlyAFailedSettlementIsReplaced(t *testing.T) {
 
 // What is asked for and what sends it are written together or not at all.
 func TestASettlementIsNotSentByACallThatIsRefused(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+	onEach(t, testASettlementIsNotSentByACallThatIsRefused)
+}
+
+func testASettlementIsNotSentByACallThatIsRefused(t *testing.T, db database) {
+	s := db.fresh(t)
 	book, ctx := s.Settlements(), t.Context()
 	x := fullSettlement(1)
 	if _, _, err := book.Record(ctx, x); err != nil {
@@ -137,9 +144,10 @@ func TestASettlementIsNotSentByACallThatIsRefused(t *testing.T) {
 	}
 }
 
-func TestSpendingAddsUp(t *testing.T) {
-	t.Parallel()
-	book, ctx := fresh(t).Settlements(), t.Context()
+func TestSpendingAddsUp(t *testing.T) { onEach(t, testSpendingAddsUp) }
+
+func testSpendingAddsUp(t *testing.T, db database) {
+	book, ctx := db.fresh(t).Settlements(), t.Context()
 	one := desk.Spending{ChainID: 1, Day: "2026-01-02", Account: address(1), Gas: 5, Wei: money.Units(7)}
 	lane, other, later := one, one, one
 	lane.Lane, other.ChainID, later.Day = true, 2, "2026-01-03"
@@ -164,9 +172,10 @@ func TestSpendingAddsUp(t *testing.T) {
 }
 
 // One key may be a lane on several chains, where it has the same nonces.
-func TestOutboxesOfTwoChainsDoNotMeet(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+func TestOutboxesOfTwoChainsDoNotMeet(t *testing.T) { onEach(t, testOutboxesOfTwoChainsDoNotMeet) }
+
+func testOutboxesOfTwoChainsDoNotMeet(t *testing.T, db database) {
+	s := db.fresh(t)
 	ctx := t.Context()
 	for _, chain := range []uint64{0, 1, 2} {
 		o := s.OutboxOn(chain)
@@ -190,8 +199,11 @@ func TestOutboxesOfTwoChainsDoNotMeet(t *testing.T) {
 }
 
 func TestResourcesAreRenewedAndKeepTheirPlace(t *testing.T) {
-	t.Parallel()
-	c, ctx := fresh(t).Catalogue(), t.Context()
+	onEach(t, testResourcesAreRenewedAndKeepTheirPlace)
+}
+
+func testResourcesAreRenewedAndKeepTheirPlace(t *testing.T, db database) {
+	c, ctx := db.fresh(t).Catalogue(), t.Context()
 	for i, name := range []string{"a", "b", "a"} {
 		if err := c.Put(ctx, name, fmt.Appendf(nil, `{"n":%d}`, i), time.Unix(int64(i), 0)); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,8 @@ var (
 	ErrClosed = errors.New("store is closed")
 	// ErrCorrupt: a row holds what this program would not have written.
 	ErrCorrupt = errors.New("row is corrupt")
+	// ErrLost: the database could not be reached for so long that another process may do now what this one did alone.
+	ErrLost = errors.New("the right to be the only one was lost, another process may have it")
 )
 
 // VersionError says that the database was written by a newer program.
@@ -28,16 +30,21 @@ func (e *VersionError) Hint() string {
 
 // InUseError says that another store was opened with [Exclusive].
 type InUseError struct {
-	Path string
-	PID  int // of the process that has it; 0 if it has not said yet
+	Path string // or URL
+	PID  int    // of the process that has it; 0 if it has not said yet
+	Host string // on which that runs, if the database is on a server
 }
 
 // Error implements error.
 func (e *InUseError) Error() string {
-	if e.PID == 0 {
-		return fmt.Sprintf("database %s is in use by another process", e.Path)
+	by := "another process"
+	if e.PID != 0 {
+		by = fmt.Sprintf("process %d", e.PID)
 	}
-	return fmt.Sprintf("database %s is in use by process %d", e.Path, e.PID)
+	if e.Host != "" {
+		by += " on " + e.Host
+	}
+	return fmt.Sprintf("database %s is in use by %s", e.Path, by)
 }
 
 // Hint says what to do about it.

@@ -29,7 +29,7 @@ type group struct {
 	idle    chan struct{}
 
 	session *session // only the leader; nil until it is needed
-	commits atomic.Uint64
+	commits *atomic.Uint64
 }
 
 // task is one caller's write.
@@ -206,7 +206,7 @@ func (g *group) begin() (err error) {
 			return err
 		}
 	}
-	if err := g.session.control(g.session.dialect.beginWrite); err != nil {
+	if err := g.session.begin(); err != nil {
 		g.drop()
 		return err
 	}

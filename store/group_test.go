@@ -40,6 +40,14 @@ func posted(t testing.TB, s *Store, name string) bool {
 	return n == 1
 }
 
+// waitingIn returns how many writes wait for their leader.
+func waitingIn(s *Store) int {
+	g := s.writer.(*group)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting)
+}
+
 // outcomes holds what became of writes that were made to share one transaction.
 type outcomes map[string]error
 
@@ -82,9 +90,7 @@ func together(t *testing.T, s *Store, ctxs map[string]context.Context, fns map[s
 		})
 		for waiting := 0; waiting <= i; { // they are let in one by one, so that the order is the names'
 			runtime.Gosched()
-			s.writer.mu.Lock()
-			waiting = len(s.writer.waiting)
-			s.writer.mu.Unlock()
+			waiting = waitingIn(s)
 		}
 	}
 	close(leave)
@@ -94,7 +100,7 @@ func together(t *testing.T, s *Store, ctxs map[string]context.Context, fns map[s
 
 func TestOneFailureInAGroupIsItsOwn(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := sqliteFile.fresh(t)
 	letters(t, s)
 	refused := errors.New("refused")
 	var sessions []*session
@@ -150,7 +156,7 @@ func TestOneFailureInAGroupIsItsOwn(t *testing.T) {
 // When the commit itself fails, nobody may believe to have written.
 func TestWhenTheCommitFailsAllFail(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := sqliteFile.fresh(t)
 	letters(t, s)
 	if err := s.write(t.Context(), func(s *session) error {
 		return s.control("CREATE TABLE reply (letter TEXT REFERENCES letter (name) DEFERRABLE INITIALLY DEFERRED)")
@@ -175,7 +181,7 @@ func TestWhenTheCommitFailsAllFail(t *testing.T) {
 // An error that ends the whole transaction takes the savepoints with it, and so everybody's work.
 func TestWhenTheTransactionIsLostAllFail(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := sqliteFile.fresh(t)
 	letters(t, s)
 	got := together(t, s, nil, map[string]func(*session) error{
 		"a": post("a"),
@@ -194,7 +200,7 @@ func TestWhenTheTransactionIsLostAllFail(t *testing.T) {
 
 func TestACancelledWriteIsWithdrawnAloneAndOnlyBeforeItBegins(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := sqliteFile.fresh(t)
 	letters(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	got := together(t, s, map[string]context.Context{"b": ctx, "c": ctx}, map[string]func(*session) error{
@@ -220,7 +226,7 @@ func TestACancelledWriteIsWithdrawnAloneAndOnlyBeforeItBegins(t *testing.T) {
 // A write that waits behind a busy leader goes away when its caller does.
 func TestAWaitingWriteCanBeWithdrawn(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := sqliteFile.fresh(t)
 	letters(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	if err := s.write(t.Context(), func(*session) error {
@@ -231,9 +237,7 @@ func TestAWaitingWriteCanBeWithdrawn(t *testing.T) {
 			}
 		})
 		for waiting := 0; waiting == 0; runtime.Gosched() {
-			s.writer.mu.Lock()
-			waiting = len(s.writer.waiting)
-			s.writer.mu.Unlock()
+			waiting = waitingIn(s)
 		}
 		cancel()
 		wg.Wait() // while this one still leads
@@ -248,8 +252,11 @@ func TestAWaitingWriteCanBeWithdrawn(t *testing.T) {
 
 // A closure that ends its goroutine (as a test's Fatal does) leaves nobody waiting.
 func TestAGoroutineThatEndsInAWriteLeavesNobodyBehind(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+	onEach(t, testAGoroutineThatEndsInAWriteLeavesNobodyBehind)
+}
+
+func testAGoroutineThatEndsInAWriteLeavesNobodyBehind(t *testing.T, db database) {
+	s := db.fresh(t)
 	letters(t, s)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -291,9 +298,10 @@ func TestCloseLetsWritesFinishAndLeavesNothingBehind(t *testing.T) {
 	})
 	<-s.closed
 	for { // the writer is closed, as far as new writes go
-		s.writer.mu.Lock()
-		closed := s.writer.closed
-		s.writer.mu.Unlock()
+		g := s.writer.(*group)
+		g.mu.Lock()
+		closed := g.closed
+		g.mu.Unlock()
 		if closed {
 			break
 		}
@@ -323,8 +331,11 @@ func TestCloseLetsWritesFinishAndLeavesNothingBehind(t *testing.T) {
 }
 
 func TestReadsSeeASnapshotAndNeitherWaitNorWrite(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+	onEach(t, testReadsSeeASnapshotAndNeitherWaitNorWrite)
+}
+
+func testReadsSeeASnapshotAndNeitherWaitNorWrite(t *testing.T, db database) {
+	s := db.fresh(t)
 	letters(t, s)
 	if err := s.read(t.Context(), func(r *session) error {
 		var before, after int

@@ -7,7 +7,8 @@ import (
 	"github.com/farthing402/farthing/login/logintest"
 )
 
-func TestLogins(t *testing.T) {
-	t.Parallel()
-	logintest.Run(t, func(t *testing.T) login.Book { return fresh(t).Logins() })
+func TestLogins(t *testing.T) { onEach(t, testLogins) }
+
+func testLogins(t *testing.T, db database) {
+	logintest.Run(t, func(t *testing.T) login.Book { return db.fresh(t).Logins() })
 }

@@ -53,7 +53,7 @@ func migrations(files fs.FS, folder string) ([]migration, error) {
 
 // migrate brings the schema up to date.
 func (s *Store) migrate(ctx context.Context) error {
-	steps, err := migrations(migrationFiles, "migrations/"+s.dialect.name)
+	steps, err := migrations(migrationFiles, "migrations")
 	if err != nil {
 		return err
 	}
@@ -62,9 +62,6 @@ func (s *Store) migrate(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close()
-	if err := s.dialect.prepare(ctx, conn); err != nil {
-		return err
-	}
 	return apply(ctx, s.dialect, conn, steps)
 }
 
@@ -84,8 +81,10 @@ func apply(ctx context.Context, d *dialect, conn *sql.Conn, steps []migration) (
 			err = errors.Join(err, undo)
 		}
 	}()
-	if err := exec("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL)"); err != nil {
-		return err
+	for _, query := range append(d.migrating, "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL)") {
+		if err := exec(query); err != nil {
+			return fmt.Errorf("begin to migrate: %w", err)
+		}
 	}
 	var at int
 	if err := conn.QueryRowContext(ctx, "SELECT COALESCE(MAX(version), 0) FROM migration").Scan(&at); err != nil {
@@ -95,7 +94,7 @@ func apply(ctx context.Context, d *dialect, conn *sql.Conn, steps []migration) (
 		return &VersionError{At: at, Known: len(steps)}
 	}
 	for _, m := range steps[at:] {
-		if err := exec(m.sql); err != nil {
+		if err := exec(d.schema(m.sql)); err != nil {
 			return fmt.Errorf("migration %s: %w", m.name, err)
 		}
 		if err := exec("INSERT INTO migration (version, name) VALUES (?, ?)", m.version, m.name); err != nil {

@@ -13,8 +13,9 @@ import (
 	"testing/fstest"
 )
 
-func TestMigrations(t *testing.T) {
-	t.Parallel()
+func TestMigrations(t *testing.T) { onEach(t, testMigrations) }
+
+func testMigrations(t *testing.T, db database) {
 	one := &fstest.MapFile{Data: []byte("CREATE TABLE one (a INTEGER); CREATE TABLE uno (a INTEGER)")}
 	two := &fstest.MapFile{Data: []byte("ALTER TABLE one ADD COLUMN b INTEGER")}
 	bad := &fstest.MapFile{Data: []byte("CREATE TABLE three (a INTEGER); SELECT fnord")}
@@ -34,7 +35,7 @@ func TestMigrations(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := fresh(t)
+			s := db.fresh(t)
 			conn, err := s.writes.Conn(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -65,8 +66,11 @@ func TestMigrations(t *testing.T) {
 }
 
 func TestASchemaNewerThanTheProgramIsRefused(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "book.db")
+	onEach(t, testASchemaNewerThanTheProgramIsRefused)
+}
+
+func testASchemaNewerThanTheProgramIsRefused(t *testing.T, db database) {
+	path := db.name(t)
 	s, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
@@ -116,9 +120,10 @@ func TestOpenMakesAFileForItsOwnerOnly(t *testing.T) {
 	}
 }
 
-func TestManyOpenANewFileAtOnce(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "book.db")
+func TestManyOpenANewFileAtOnce(t *testing.T) { onEach(t, testManyOpenANewFileAtOnce) }
+
+func testManyOpenANewFileAtOnce(t *testing.T, db database) {
+	path := db.name(t)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -158,19 +163,19 @@ func TestOnlyOneIsExclusive(t *testing.T) {
 }
 
 // The connections must be what the package promises, whatever the driver makes of its parameters.
-func TestConnectionsSyncAtEveryCommit(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
-	want := map[string]int{"synchronous": 2, "foreign_keys": 1, "busy_timeout": 10000}
+func TestConnectionsSyncAtEveryCommit(t *testing.T) { onEach(t, testConnectionsSyncAtEveryCommit) }
+
+func testConnectionsSyncAtEveryCommit(t *testing.T, db database) {
+	s := db.fresh(t)
+	settings := map[string]string{"PRAGMA journal_mode": "wal", "PRAGMA synchronous": "2", "PRAGMA foreign_keys": "1", "PRAGMA busy_timeout": "10000"}
+	if db.kind == "postgres" {
+		settings = map[string]string{"SHOW synchronous_commit": "on", "SHOW lock_timeout": "10s", "SHOW idle_in_transaction_session_timeout": "30s"}
+	}
 	check := func(s *session) error {
-		var mode string
-		if _, err := s.one("PRAGMA journal_mode", nil, &mode); err != nil || mode != "wal" {
-			t.Errorf("journal mode %q, %v", mode, err)
-		}
-		for name, value := range want {
-			var got int
-			if _, err := s.one("PRAGMA "+name, nil, &got); err != nil || got != value {
-				t.Errorf("%s is %d, %v, want %d", name, got, err, value)
+		for query, want := range settings {
+			var got string
+			if _, err := s.one(query, nil, &got); err != nil || got != want {
+				t.Errorf("%s is %s, %v, want %s", query, got, err, want)
 			}
 		}
 		return nil

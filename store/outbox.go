@@ -59,7 +59,7 @@ func (o *Outbox) Finished(ctx context.Context, from evm.Address, since uint64) (
 // is [evm.ErrCallConflict]. The same attempt again is no error.
 func (o *Outbox) RecordAttempt(ctx context.Context, id string, a evm.Attempt) error {
 	return o.s.write(ctx, func(s *session) error {
-		call, err := s.call(id)
+		call, err := s.heldCall(id)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (o *Outbox) Finish(ctx context.Context, id string, r *evm.CallReceipt, reas
 // it is.
 func (o *Outbox) Reopen(ctx context.Context, id string) error {
 	return o.s.write(ctx, func(s *session) error {
-		call, err := s.call(id)
+		call, err := s.heldCall(id)
 		if err != nil {
 			return err
 		}
@@ -139,20 +139,20 @@ func (t *tx) CallState(id string) (state evm.CallState, found bool, err error) {
 }
 
 func (s *session) enqueueOn(chainID uint64, call evm.Call) error {
-	old, err := s.call(call.ID)
-	switch {
-	case err == nil && old.Same(call):
-		return nil
-	case err == nil:
-		return fmt.Errorf("enqueue %v: %w", call, evm.ErrCallConflict)
-	case !errors.Is(err, evm.ErrNoCall):
-		return err
-	}
-	if _, err := s.exec("INSERT INTO call (id, chain_id, from_address, to_address, value, data, gas_limit, state, err) VALUES (?, ?, ?, ?, ?, ?, ?, ?, '')",
-		call.ID, chainID, call.From[:], call.To[:], call.Value[:], bytesOf(call.Data), call.GasLimit, string(evm.CallQueued)); err != nil {
+	n, err := s.exec(`INSERT INTO call (id, chain_id, from_address, to_address, value, data, gas_limit, state, err) VALUES (?, ?, ?, ?, ?, ?, ?, ?, '')
+		ON CONFLICT DO NOTHING`,
+		call.ID, chainID, call.From[:], call.To[:], call.Value[:], bytesOf(call.Data), call.GasLimit, string(evm.CallQueued))
+	if err != nil {
 		return fmt.Errorf("enqueue %v: %w", call, err)
 	}
-	return nil
+	if n == 1 {
+		return nil
+	}
+	old, err := s.call(call.ID)
+	if err == nil && !old.Same(call) {
+		err = fmt.Errorf("enqueue %v: %w", call, evm.ErrCallConflict)
+	}
+	return err
 }
 
 // hold makes a call sent under a nonce, which the unique index of such calls refuses to a second one.
@@ -171,9 +171,15 @@ const (
 	attemptColumns = "hash, raw, nonce, tip_wei, fee_wei, gas, sent_at"
 )
 
-// call returns one call with its attempts, or [evm.ErrNoCall].
-func (s *session) call(id string) (evm.SentCall, error) {
-	calls, err := s.calls("WHERE id = ?", id)
+// call returns one call with its attempts, or [evm.ErrNoCall]; heldCall, one that is to be changed.
+func (s *session) call(id string) (evm.SentCall, error) { return s.callWhere("WHERE id = ?", id) }
+
+func (s *session) heldCall(id string) (evm.SentCall, error) {
+	return s.callWhere("WHERE id = ?"+s.held(), id)
+}
+
+func (s *session) callWhere(where, id string) (evm.SentCall, error) {
+	calls, err := s.calls(where, id)
 	switch {
 	case err != nil:
 		return evm.SentCall{}, err

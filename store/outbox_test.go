@@ -46,9 +46,10 @@ func ids(calls []evm.SentCall, err error) string {
 	return fmt.Sprint(all)
 }
 
-func TestOutboxKeepsACallsLife(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+func TestOutboxKeepsACallsLife(t *testing.T) { onEach(t, testOutboxKeepsACallsLife) }
+
+func testOutboxKeepsACallsLife(t *testing.T, db database) {
+	s := db.fresh(t)
 	o := s.Outbox()
 	ctx := t.Context()
 	is := func(step string, err error, want evm.SentCall) {
@@ -108,8 +109,11 @@ func TestOutboxKeepsACallsLife(t *testing.T) {
 }
 
 func TestOutboxRefusesOtherContentUnderAnID(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+	onEach(t, testOutboxRefusesOtherContentUnderAnID)
+}
+
+func testOutboxRefusesOtherContentUnderAnID(t *testing.T, db database) {
+	s := db.fresh(t)
 	if err := s.Outbox().Enqueue(t.Context(), call("a", 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -137,9 +141,10 @@ func TestOutboxRefusesOtherContentUnderAnID(t *testing.T) {
 	}
 }
 
-func TestOutboxLists(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+func TestOutboxLists(t *testing.T) { onEach(t, testOutboxLists) }
+
+func testOutboxLists(t *testing.T, db database) {
+	s := db.fresh(t)
 	o := s.Outbox()
 	ctx := t.Context()
 	var errs []error
@@ -170,9 +175,10 @@ func TestOutboxLists(t *testing.T) {
 	}
 }
 
-func TestTwoOpenCallsNeverHoldOneNonce(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+func TestTwoOpenCallsNeverHoldOneNonce(t *testing.T) { onEach(t, testTwoOpenCallsNeverHoldOneNonce) }
+
+func testTwoOpenCallsNeverHoldOneNonce(t *testing.T, db database) {
+	s := db.fresh(t)
 	o := s.Outbox()
 	ctx := t.Context()
 	const calls = 16
@@ -225,8 +231,11 @@ func TestTwoOpenCallsNeverHoldOneNonce(t *testing.T) {
 
 // A call is asked for with the fact that makes it necessary, or not at all.
 func TestACallIsAskedForInTheBooksTransaction(t *testing.T) {
-	t.Parallel()
-	s := fresh(t)
+	onEach(t, testACallIsAskedForInTheBooksTransaction)
+}
+
+func testACallIsAskedForInTheBooksTransaction(t *testing.T, db database) {
+	s := db.fresh(t)
 	failure := errors.New("no")
 	for _, tt := range []struct {
 		err  error

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -119,10 +118,11 @@ func load(path string) error {
 
 // A process that is killed in the middle of its writes has lost nothing that it acknowledged, and left no half of
 // anything.
-func TestKillLosesNothingAcknowledged(t *testing.T) {
-	t.Parallel()
+func TestKillLosesNothingAcknowledged(t *testing.T) { onEach(t, testKillLosesNothingAcknowledged) }
+
+func testKillLosesNothingAcknowledged(t *testing.T, db database) {
 	const enough = 300
-	path := filepath.Join(t.TempDir(), "book.db")
+	path := db.name(t)
 	cmd, _, out := process(t, "load", path)
 	var acknowledged []evm.Hash
 	for out.Scan() {
@@ -204,10 +204,11 @@ func reserveSame(path string) error {
 	return in.Err()
 }
 
-func TestOfTwoProcessesOneWinsAPayment(t *testing.T) {
-	t.Parallel()
+func TestOfTwoProcessesOneWinsAPayment(t *testing.T) { onEach(t, testOfTwoProcessesOneWinsAPayment) }
+
+func testOfTwoProcessesOneWinsAPayment(t *testing.T, db database) {
 	const payments = 200
-	path := filepath.Join(t.TempDir(), "book.db")
+	path := db.name(t)
 	var cmds [2]*exec.Cmd
 	var ins [2]io.WriteCloser
 	var outs [2]*bufio.Scanner
@@ -274,9 +275,10 @@ func own(path string) error {
 	return err
 }
 
-func TestAKilledOwnerIsNoOwner(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "book.db")
+func TestAKilledOwnerIsNoOwner(t *testing.T) { onEach(t, testAKilledOwnerIsNoOwner) }
+
+func testAKilledOwnerIsNoOwner(t *testing.T, db database) {
+	path := db.name(t)
 	cmd, _, out := process(t, "own", path)
 	if !out.Scan() {
 		t.Fatal("the process did not start")
@@ -341,9 +343,12 @@ func drawAll(path string) error {
 
 // Two gates on one file: the last units go to exactly as many requests, and what is undone by both returns once.
 func TestOfTwoProcessesOneGetsTheLastCall(t *testing.T) {
-	t.Parallel()
+	onEach(t, testOfTwoProcessesOneGetsTheLastCall)
+}
+
+func testOfTwoProcessesOneGetsTheLastCall(t *testing.T, db database) {
 	const requests, units = 150, 101
-	path := filepath.Join(t.TempDir(), "book.db")
+	path := db.name(t)
 	s := reopen(t, path)
 	if err := bundleOf(t.Context(), s.Purchases(), units); err != nil {
 		t.Fatal(err)
@@ -463,10 +468,11 @@ func spend(path string) error {
 }
 
 // A process that is killed anywhere between a draw and its return has neither lost nor made a unit.
-func TestKillConservesBundles(t *testing.T) {
-	t.Parallel()
+func TestKillConservesBundles(t *testing.T) { onEach(t, testKillConservesBundles) }
+
+func testKillConservesBundles(t *testing.T, db database) {
 	const enough = 300
-	path := filepath.Join(t.TempDir(), "book.db")
+	path := db.name(t)
 	cmd, _, out := process(t, "spend", path)
 	var acknowledged []string
 	for out.Scan() {

@@ -44,8 +44,8 @@ func (b purchases) reserve(ctx context.Context, p purchase.Purchase, ask *purcha
 	taken := false // a purchase that is there is an answer, not a failure that undoes something
 	err = b.s.write(ctx, func(s *session) error {
 		got, bundle, taken = p, purchase.Bundle{}, false
-		var err error
-		if ask != nil {
+		err := s.lockPair(p.Payer, p.Payee)
+		if err == nil && ask != nil {
 			got, bundle, err = s.forCall(p, *ask)
 			got.RunAt = utc(got.RunAt)
 		}
@@ -91,12 +91,13 @@ func (s *session) addPurchase(p *purchase.Purchase) (taken bool, err error) {
 	if err := p.Check(); err != nil {
 		return false, err
 	}
-	_, err = s.exec(`INSERT INTO purchase (`+purchaseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	n, err := s.exec(`INSERT INTO purchase (`+purchaseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT DO NOTHING`,
 		p.ID, p.Payment[:], p.Request[:], string(p.State), p.Route, p.Method, p.URL, p.Way, p.Network, p.Asset[:], p.Payer[:], p.Payee[:],
 		p.Cap, p.Charged, p.Owed, p.Credit, p.Units, p.Unit, p.Price, p.Cost, p.Downstream, p.Outcome, orNull(p.Certificate), orNull(p.Proof), bit(p.ProofDone),
 		bit(p.Settling), hashOrNull(p.Transaction), p.Bundle, p.Draws, p.Buys,
 		instant{&p.ReservedAt}, instant{&p.RunAt}, instant{&p.DoneAt}, instant{&p.Due})
-	if err == nil || !s.dialect.duplicate(err) {
+	if err != nil || n == 1 {
 		return false, err
 	}
 	*p, taken, err = s.purchaseOf(*p)
@@ -159,11 +160,37 @@ func (b purchases) Finish(ctx context.Context, done purchase.Purchase) error {
 // more of credit and draws.
 func (b purchases) change(ctx context.Context, id string, fn func(purchase.Purchase, purchase.Bundle) (purchase.Purchase, error)) error {
 	return b.s.write(ctx, func(s *session) error {
-		if err := s.changePurchase(id, fn); err != nil {
+		err := s.lockPairOf(id)
+		if err == nil {
+			err = s.changePurchase(id, fn)
+		}
+		if err != nil {
 			return fmt.Errorf("purchase %s: %w", id, err)
 		}
 		return nil
 	})
+}
+
+// lockPair is the lock of what a payer has at a payee: its purchases there, and their bundles, refunds and credit. Whoever
+// reads of it to write has it first.
+func (s *session) lockPair(payer, payee evm.Address) error {
+	return s.lock(payer.Lower() + "/" + payee.Lower())
+}
+
+// lockPairOf is lockPair for who knows the purchase only; if there is none, it locks nothing.
+func (s *session) lockPairOf(purchase string) error {
+	if !s.dialect.locks {
+		return nil
+	}
+	var payer, payee evm.Address
+	found, err := s.one("SELECT payer, payee FROM purchase WHERE id = ?", []any{purchase}, fixed(payer[:]), fixed(payee[:]))
+	switch {
+	case err != nil:
+		return corrupt("purchase", purchase, err)
+	case !found:
+		return nil
+	}
+	return s.lockPair(payer, payee)
 }
 
 func (s *session) changePurchase(id string, fn func(purchase.Purchase, purchase.Bundle) (purchase.Purchase, error)) error {

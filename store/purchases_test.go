@@ -1,18 +1,11 @@
 package store
 
 import (
-	"path/filepath"
 	"testing"
 
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/purchase/purchasetest"
 )
-
-// fresh opens a new store that ends with the test.
-func fresh(t testing.TB, opts ...Option) *Store {
-	t.Helper()
-	return reopen(t, filepath.Join(t.TempDir(), "book.db"), opts...)
-}
 
 func reopen(t testing.TB, path string, opts ...Option) *Store {
 	t.Helper()
@@ -28,7 +21,8 @@ func reopen(t testing.TB, path string, opts ...Option) *Store {
 	return s
 }
 
-func TestPurchases(t *testing.T) {
-	t.Parallel()
-	purchasetest.Run(t, func(t *testing.T) purchase.Book { return fresh(t).Purchases() })
+func TestPurchases(t *testing.T) { onEach(t, testPurchases) }
+
+func testPurchases(t *testing.T, db database) {
+	purchasetest.Run(t, func(t *testing.T) purchase.Book { return db.fresh(t).Purchases() })
 }

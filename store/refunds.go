@@ -20,6 +20,9 @@ func (b purchases) Refund(ctx context.Context, r purchase.Refund) (got purchase.
 	other := false // a refund that is there is an answer, not a failure that undoes something
 	err = b.s.write(ctx, func(s *session) error {
 		got, other = r, false
+		if err := s.lockPairOf(r.Purchase); err != nil {
+			return err
+		}
 		old, found, err := s.refund(r.Purchase)
 		if err != nil {
 			return err
@@ -74,6 +77,9 @@ func (s *session) addRefund(r purchase.Refund) error {
 // FinishRefund implements [purchase.Book].
 func (b purchases) FinishRefund(ctx context.Context, done purchase.Refund) error {
 	return b.s.write(ctx, func(s *session) error {
+		if err := s.lockPairOf(done.Purchase); err != nil {
+			return err
+		}
 		old, found, err := s.refund(done.Purchase)
 		if err == nil && !found {
 			err = fmt.Errorf("there is none: %w", purchase.ErrState)

@@ -19,9 +19,9 @@ import (
 )
 
 // full returns a store with one row of everything.
-func full(t *testing.T) (*Store, clearing.Guarantee) {
+func full(t *testing.T, db database) (*Store, clearing.Guarantee) {
 	t.Helper()
-	s := fresh(t)
+	s := db.fresh(t)
 	g := promise(address(1), address(2), 7)
 	note := guarantee.SignedNote{Note: guarantee.Note{Digest: g.Digest, Amount: money.Units(3), Reason: evm.Keccak256([]byte("late"))}}
 	note.Signature[64] = 28
@@ -62,8 +62,9 @@ func full(t *testing.T) (*Store, clearing.Guarantee) {
 }
 
 // Whatever somebody did to the file by hand is found when it is read, and named; nothing panics.
-func TestCorruptRowsAreNamed(t *testing.T) {
-	t.Parallel()
+func TestCorruptRowsAreNamed(t *testing.T) { onEach(t, testCorruptRowsAreNamed) }
+
+func testCorruptRowsAreNamed(t *testing.T, db database) {
 	g := promise(address(1), address(2), 7)
 	ref := g.Cycle
 	inTx := func(fn func(clearing.Tx) error) func(*Store) error {
@@ -125,7 +126,7 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 		table, key  string
 	}{
 		{"an amount that is none", "UPDATE account SET credits_posted = '-1'", account, "account", address(1).Lower()},
-		{"an amount past 256 bits", "UPDATE account SET debits_posted = '1' || hex(zeroblob(50))", account, "account", address(1).Lower()},
+		{"an amount past 256 bits", "UPDATE account SET debits_posted = '1000000000000000000000000000000000000000000000000000000000000000000000000000000'", account, "account", address(1).Lower()},
 		{"an amount of an account in a list", "UPDATE account SET credits_posted = ''", balances, "account", address(1).Lower()},
 		{"a flag that is none", "UPDATE account SET auto_settle = 2", account, "account", address(1).Lower()},
 		{"an amount of the world", "UPDATE balance SET credits_posted = 'x'", balances, "balance", "world"},
@@ -141,7 +142,7 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 		{"a status that is none", "UPDATE cycle SET status = 'lost'", cycles, "cycle", ref.String()},
 		{"a height that is none", "UPDATE cycle SET height = 256", cycles, "cycle", ref.String()},
 		{"a role that is none", "UPDATE position SET role = 3", position, "position", address(1).Lower()},
-		{"an amount of a position", "UPDATE position SET amount = '1.5'", positions, "position", address(1).Lower()},
+		{"an amount of a position", "UPDATE position SET amount = '-5'", positions, "position", address(1).Lower()},
 		{"a negative length", "UPDATE schedule SET length = -1", schedules, "schedule", "from 1"},
 		{"a short block hash", "UPDATE block SET hash = x'00'", blocks, "block", "head 1"},
 		{"a schedule that is no JSON", "UPDATE event SET schedule = '{'", drop, "event", "head 1/0"},
@@ -184,14 +185,14 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s, _ := full(t)
+			s, _ := full(t, db)
 			if err := tt.read(s); err != nil {
 				t.Fatalf("before: %v", err)
 			}
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s = reopen(t, s.path)
+			s = reopen(t, s.name)
 			if tt.table == "event" { // reading drops it
 				if err := s.Clearing().Write(t.Context(), func(tx clearing.Tx) error {
 					return tx.PutBlock(clearing.Head, clearing.Block{Number: 1}, []clearing.Event{{Kind: clearing.ScheduleSet}})
@@ -199,16 +200,20 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := s.write(t.Context(), func(s *session) error {
-				n, err := s.exec(tt.spoil)
+			err := s.write(t.Context(), func(s *session) error {
+				n, err := s.exec(db.sql(tt.spoil))
 				if err == nil && n == 0 {
 					err = errors.New("nothing to spoil")
 				}
 				return err
-			}); err != nil {
+			})
+			if state := sqlState(err); state == "22P02" || state == "22003" {
+				return // the column takes nothing that is no amount
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
-			err := tt.read(s)
+			err = tt.read(s)
 			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "table "+tt.table+",") || !strings.Contains(err.Error(), tt.key) {
 				t.Errorf("got  %v\nwant table %s, key %s", err, tt.table, tt.key)
 			}
@@ -218,8 +223,11 @@ func TestCorruptRowsAreNamed(t *testing.T) {
 
 // What would be found corrupt is not written.
 func TestWhatContradictsItselfIsNotWritten(t *testing.T) {
-	t.Parallel()
-	s, g := full(t)
+	onEach(t, testWhatContradictsItselfIsNotWritten)
+}
+
+func testWhatContradictsItselfIsNotWritten(t *testing.T, db database) {
+	s, g := full(t, db)
 	other := promise(address(3), address(2), 8)
 	for name, fn := range map[string]func(clearing.Tx) error{
 		"a guarantee in another asset's cycle": func(tx clearing.Tx) error {
@@ -261,9 +269,10 @@ func TestWhatContradictsItselfIsNotWritten(t *testing.T) {
 }
 
 // A guarantee comes back to the byte: it is evidence.
-func TestAGuaranteeIsRebuiltExactly(t *testing.T) {
-	t.Parallel()
-	s, want := full(t)
+func TestAGuaranteeIsRebuiltExactly(t *testing.T) { onEach(t, testAGuaranteeIsRebuiltExactly) }
+
+func testAGuaranteeIsRebuiltExactly(t *testing.T, db database) {
+	s, want := full(t, db)
 	if err := s.Clearing().Read(t.Context(), func(tx clearing.Tx) error {
 		got, _, err := tx.GuaranteeByDigest(want.Digest)
 		if err != nil {
@@ -286,7 +295,7 @@ func TestAGuaranteeIsRebuiltExactly(t *testing.T) {
 // The cost of a poll must not grow with the book: every read goes along an index.
 func TestReadsUseIndexes(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := sqliteFile.fresh(t)
 	if err := s.Clearing().Read(t.Context(), func(tx clearing.Tx) error { // whatever it prepares is what is asked about
 		ref := clearing.CycleRef{Asset: address(1), Start: 1}
 		for range tx.Guarantees(ref) {
@@ -363,8 +372,11 @@ func TestReadsUseIndexes(t *testing.T) {
 }
 
 func TestAnswersAreKeptUpToALimitAndForAWhile(t *testing.T) {
-	t.Parallel()
-	s := fresh(t, AnswerBytesMax(4))
+	onEach(t, testAnswersAreKeptUpToALimitAndForAWhile)
+}
+
+func testAnswersAreKeptUpToALimitAndForAWhile(t *testing.T, db database) {
+	s := db.fresh(t, AnswerBytesMax(4))
 	b := s.Purchases()
 	finish := func(id string, body string, at time.Time) {
 		t.Helper()

@@ -5,9 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/purchase"
@@ -22,17 +22,20 @@ const readersMax = 8
 
 // Store is an open database. Make one with [Open].
 type Store struct {
-	path           string
+	name           string // path or URL, as messages may show it
+	path           string // of the file, if it is one
 	dialect        *dialect
 	answerBytesMax int
 
-	writer  group
+	writer  writer
+	commits atomic.Uint64
 	reading chan struct{} // holds one element for each read that runs
 	mu      sync.Mutex
 	idle    []*session // guarded by mu; readers, the one used last is used next, since its cache is warm
 	reads   *sql.DB
 	writes  *sql.DB
 	owner   *lease // nil without Exclusive
+	leases  *pool  // what renews leases; nil where a lease is a lock on a file
 
 	closing sync.Once
 	closed  chan struct{}
@@ -47,69 +50,52 @@ type options struct {
 type Option func(*options)
 
 // Exclusive lets nobody else open the same database with this option until the store is closed or its process is gone,
-// however it ended. Stores without the option come and go as they like.
+// however it ended: on PostgreSQL, ten seconds after that. Stores without the option come and go as they like. If the
+// right is lost, because the server could not be reached for so long, the store's writes are [ErrLost].
 func Exclusive() Option { return func(o *options) { o.exclusive = true } }
 
 // AnswerBytesMax says how large the body of a stored answer may be. Of a larger one only status and header are kept.
 func AnswerBytesMax(n int) Option { return func(o *options) { o.answerBytesMax = n } }
 
-// Open opens the database in the file at path, makes the file (for its owner only) if there is none, and brings its
-// schema up to date. It fails with a [*VersionError] if a newer program has written it, and with an [*InUseError] if it
-// is to be [Exclusive] and is not. Cancelling ctx stops opening only.
-func Open(ctx context.Context, path string, opts ...Option) (*Store, error) {
+// Open opens a database and brings its schema up to date. Its name is the path of a file, which is made (for its owner
+// only) if there is none, or the URL of a database on a PostgreSQL server, postgres://user@host:port/database. It fails
+// with a [*VersionError] if a newer program has written it, and with an [*InUseError] if it is to be [Exclusive] and is
+// not. Cancelling ctx stops opening only.
+func Open(ctx context.Context, name string, opts ...Option) (*Store, error) {
 	o := options{answerBytesMax: DefaultAnswerBytesMax}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	s, err := open(ctx, path, o)
-	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+	s := &Store{name: name, answerBytesMax: o.answerBytesMax, closed: make(chan struct{}), reading: make(chan struct{}, readersMax)}
+	open := s.openFile
+	if isURL(name) {
+		open = s.openServer
 	}
-	return s, nil
-}
-
-func open(ctx context.Context, path string, o options) (_ *Store, err error) {
-	if path, err = filepath.Abs(path); err != nil {
-		return nil, err
-	}
-	if err := create(path); err != nil {
-		return nil, err
-	}
-	s := &Store{path: path, dialect: &sqliteDialect, answerBytesMax: o.answerBytesMax,
-		closed: make(chan struct{}), reading: make(chan struct{}, readersMax)}
-	defer func() {
-		if err != nil {
-			_ = s.Close()
-		}
-	}()
-	if o.exclusive {
-		if s.owner, err = takeLease(ctx, path); err != nil {
-			return nil, err
-		}
-	}
-	if s.writes, err = sql.Open("sqlite", s.dialect.dataSource(path, true)); err != nil {
-		return nil, err
-	}
-	if s.reads, err = sql.Open("sqlite", s.dialect.dataSource(path, false)); err != nil {
-		return nil, err
+	if err := open(ctx, o); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("open database %s: %w", s.name, err)
 	}
 	for _, db := range []*sql.DB{s.writes, s.reads} {
 		db.SetMaxIdleConns(-1) // sessions keep the connections
 	}
-	s.writer.open = func() (*session, error) { return newSession(s.dialect, s.writes) }
-	if err := s.migrate(ctx); err != nil {
-		return nil, err
-	}
-	return s, syncFolder(path)
+	return s, nil
 }
 
 // Close ends the store after the writes and reads that have begun. Later calls of its books are an [ErrClosed].
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.closed)
-		err = s.writer.close()
+		if s.writer != nil {
+			err = s.writer.close()
+		}
 		for range readersMax {
 			s.reading <- struct{}{} // until all reads are over
+		}
+		if s.owner != nil {
+			err = errors.Join(err, s.owner.release())
+		}
+		if s.leases != nil {
+			err = errors.Join(err, s.leases.close())
 		}
 		for _, r := range s.idle {
 			err = errors.Join(err, r.close())
@@ -118,9 +104,6 @@ func (s *Store) Close() (err error) {
 			if db != nil {
 				err = errors.Join(err, db.Close())
 			}
-		}
-		if s.owner != nil {
-			err = errors.Join(err, s.owner.release())
 		}
 	})
 	return err
@@ -140,10 +123,26 @@ func (s *Store) OutboxOn(chainID uint64) *Outbox { return &Outbox{s, chainID} }
 
 // Commits returns how many transactions this store has put on disk, each with a flush of its own: writes that come together
 // share one.
-func (s *Store) Commits() uint64 { return s.writer.commits.Load() }
+func (s *Store) Commits() uint64 { return s.commits.Load() }
+
+// writer runs writes: see group and pool.
+type writer interface {
+	// do runs fn in a transaction and returns when that is on disk or undone.
+	do(ctx context.Context, fn func(*session) error) error
+	close() error
+}
+
+func (s *Store) newWriter() (*session, error) { return newSession(s.dialect, s.writes, true) }
 
 // write runs fn in a transaction that it may share with others.
 func (s *Store) write(ctx context.Context, fn func(*session) error) error {
+	if s.owner != nil {
+		select {
+		case <-s.owner.lost:
+			return ErrLost
+		default:
+		}
+	}
 	return s.writer.do(ctx, fn)
 }
 
@@ -167,25 +166,38 @@ func (s *Store) read(ctx context.Context, fn func(*session) error) error {
 	}
 	r, err := s.takeReader()
 	if err != nil {
-		return err
-	}
-	defer s.putReader(r) // also when fn panics
-	if err := r.control(s.dialect.beginRead); err != nil {
 		return fmt.Errorf("begin to read: %w", err)
 	}
+	defer s.putReader(r) // also when fn panics
 	return fn(r)
 }
 
+// takeReader returns a session whose snapshot is fixed. One whose connection the server has ended meanwhile is replaced.
 func (s *Store) takeReader() (*session, error) {
-	s.mu.Lock()
-	if n := len(s.idle); n > 0 {
+	for {
+		s.mu.Lock()
+		n := len(s.idle)
+		if n == 0 {
+			s.mu.Unlock()
+			break
+		}
 		r := s.idle[n-1]
 		s.idle = s.idle[:n-1]
 		s.mu.Unlock()
-		return r, nil
+		if r.begin() == nil {
+			return r, nil
+		}
+		_ = r.close()
 	}
-	s.mu.Unlock()
-	return newSession(s.dialect, s.reads)
+	r, err := newSession(s.dialect, s.reads, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.begin(); err != nil {
+		_ = r.close()
+		return nil, err
+	}
+	return r, nil
 }
 
 // putReader ends a reader's snapshot and keeps it for the next read, unless it cannot even do that.
@@ -199,30 +211,14 @@ func (s *Store) putReader(r *session) {
 	s.mu.Unlock()
 }
 
-// creating keeps a second Open in this process away from a file between its creation and the closing of the handle,
-// which would take back the locks of whoever has opened it meanwhile (POSIX record locks end with any handle).
-var creating sync.Mutex
-
-// create makes an empty file that only its owner can read, since SQLite would leave that to the umask. The files beside
-// it inherit the mode.
-func create(path string) error {
-	creating.Lock()
-	defer creating.Unlock()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if errors.Is(err, os.ErrExist) {
+// pause waits, or returns why ctx is over.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
 		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// syncFolder makes the names of the database's files survive a power cut, as syncing the files does not.
-func syncFolder(path string) error {
-	folder, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -17,7 +17,7 @@ import (
 func at(t *testing.T, version int, statements ...string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "book.db")
-	db, err := sql.Open("sqlite", sqliteDialect.dataSource(path, true))
+	db, err := sql.Open("sqlite", sqliteSource(path, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,9 +27,9 @@ func at(t *testing.T, version int, statements ...string) (path string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	steps, err := migrations(migrationFiles, "migrations/sqlite")
+	steps, err := migrations(migrationFiles, "migrations")
 	if err == nil {
-		err = useWAL(t.Context(), conn)
+		err = useWAL(t.Context(), db)
 	}
 	if err == nil {
 		err = apply(t.Context(), &sqliteDialect, conn, steps[:version])

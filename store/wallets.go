@@ -42,10 +42,11 @@ func checkWallet(w clearing.Wallet) error {
 
 // Wallet implements [clearing.Tx].
 func (t *tx) Wallet(address evm.Address) (clearing.Wallet, bool, error) {
-	w, found, err := first(t.wallets("WHERE address = ?", address[:]))
+	w, found, err := first(t.wallets("WHERE address = ?"+t.held(), address[:]))
 	if err != nil {
 		return clearing.Wallet{}, false, corrupt("wallet", address, err)
 	}
+	t.remember(address, found, err)
 	return w, found, nil
 }
 
@@ -73,7 +74,7 @@ func (t *tx) PutWallet(w clearing.Wallet) error {
 		return fmt.Errorf("wallet %s: %w", w.Address, err)
 	}
 	limit := sql.NullString{String: w.Limit.String(), Valid: w.Limited}
-	if err := t.put("wallet", w.Address, `INSERT INTO wallet (`+walletColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+	if err := t.upsert("wallet", w.Address, w.Address, `INSERT INTO wallet (`+walletColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, `
 		ON CONFLICT (address) DO UPDATE SET name = excluded.name, contact = excluded.contact, role = excluded.role, scopes = excluded.scopes,
 			status = excluded.status, member = excluded.member, cycle_limit = excluded.cycle_limit, updated_at = excluded.updated_at`,
 		w.Address[:], w.Name, w.Contact, w.Role, strings.Join(w.Scopes, " "), string(w.Status), bit(w.Member), limit, w.UpdatedAt); err != nil {
@@ -89,7 +90,7 @@ func (t *tx) PutWallet(w clearing.Wallet) error {
 
 // WalletsStamp implements [clearing.Tx].
 func (t *tx) WalletsStamp() (stamp uint64, err error) {
-	if _, err := t.one("SELECT stamp FROM wallet_stamp WHERE id = 0", nil, &stamp); err != nil {
+	if _, err := t.one("SELECT stamp FROM wallet_stamp WHERE id = 0"+t.kept(), nil, &stamp); err != nil {
 		return 0, corrupt("wallet_stamp", 0, err)
 	}
 	return stamp, nil

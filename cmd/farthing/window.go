@@ -157,7 +157,7 @@ func (w *window) Pay(ctx context.Context, id, on string, token, to evm.Address, 
 	if err := w.outbox.Enqueue(ctx, call); err != nil {
 		return evm.Hash{}, false, err
 	}
-	if _, err := w.book.Alone(ctx, "sender-"+w.sender.Address().Lower(), func() error { return w.sender.Step(ctx, w.now()) }); err != nil {
+	if _, err := w.book.Alone(ctx, "sender-"+w.sender.Address().Lower(), func(ctx context.Context) error { return w.sender.Step(ctx, w.now()) }); err != nil {
 		if gas, asked := w.client.Balance(ctx, w.sender.Address()); asked == nil && gas.IsZero() {
 			return evm.Hash{}, false, fmt.Errorf("%s pays the gas of this refund, and holds no %s", w.sender.Address(), w.on.Native)
 		}

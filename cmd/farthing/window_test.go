@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -110,7 +111,7 @@ func TestARefundIsSentByOneProcess(t *testing.T) {
 		}
 		return done
 	}
-	ran, err := gate.book.Alone(t.Context(), "sender-"+seller.Address().Lower(), func() error {
+	ran, err := gate.book.Alone(t.Context(), "sender-"+seller.Address().Lower(), func(context.Context) error {
 		pay(command)
 		if sent := must(command.outbox.Find(t.Context(), "refund:p_1"))(t); len(sent.Attempts) != 0 {
 			t.Errorf("sent beside the gate: %d attempts", len(sent.Attempts))

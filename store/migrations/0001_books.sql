@@ -1,4 +1,8 @@
--- Amounts are decimal TEXT, addresses and hashes BLOB, times unix INTEGER (unit in the name or beside it).
+-- One list of steps for every database. BLOB, INTEGER, TEXT are as SQLite has them, and AMOUNT is an integer of up to 256 bits:
+-- decimal text there, NUMERIC(78,0) in PostgreSQL. A line that ends in "-- only sqlite" or "-- only postgres" is so; the
+-- package has the rest of the differences in one place (dialect.go).
+--
+-- Addresses and hashes are BLOB, times unix INTEGER (unit in the name or beside it).
 -- Tables whose rows are small and found by key alone have no rowid; guarantees are appended and found by index.
 
 -- Clearing house. Keys of what grows with payments begin with the payer.
@@ -6,14 +10,14 @@
 CREATE TABLE account (
     owner BLOB NOT NULL,
     asset BLOB NOT NULL,
-    debits_pending TEXT NOT NULL,
-    debits_posted TEXT NOT NULL,
-    credits_pending TEXT NOT NULL,
-    credits_posted TEXT NOT NULL,
-    withdraw_head TEXT NOT NULL,
-    withdraw_confirmed TEXT NOT NULL,
-    limit_head TEXT NOT NULL,
-    limit_confirmed TEXT NOT NULL,
+    debits_pending AMOUNT NOT NULL,
+    debits_posted AMOUNT NOT NULL,
+    credits_pending AMOUNT NOT NULL,
+    credits_posted AMOUNT NOT NULL,
+    withdraw_head AMOUNT NOT NULL,
+    withdraw_confirmed AMOUNT NOT NULL,
+    limit_head AMOUNT NOT NULL,
+    limit_confirmed AMOUNT NOT NULL,
     limited_head INTEGER NOT NULL,
     limited_confirmed INTEGER NOT NULL,
     auto_settle INTEGER NOT NULL,
@@ -26,10 +30,10 @@ CREATE TABLE balance (
     asset BLOB NOT NULL,
     kind TEXT NOT NULL,
     cycle BLOB NOT NULL,
-    debits_pending TEXT NOT NULL,
-    debits_posted TEXT NOT NULL,
-    credits_pending TEXT NOT NULL,
-    credits_posted TEXT NOT NULL,
+    debits_pending AMOUNT NOT NULL,
+    debits_posted AMOUNT NOT NULL,
+    credits_pending AMOUNT NOT NULL,
+    credits_posted AMOUNT NOT NULL,
     PRIMARY KEY (asset, kind, cycle)
 ) STRICT, WITHOUT ROWID;
 
@@ -42,7 +46,7 @@ CREATE TABLE transfer (
     credit_kind TEXT NOT NULL,
     credit_owner BLOB NOT NULL,
     credit_cycle BLOB NOT NULL,
-    amount TEXT NOT NULL
+    amount AMOUNT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE guarantee (
@@ -51,13 +55,13 @@ CREATE TABLE guarantee (
     asset BLOB NOT NULL,
     payee BLOB NOT NULL,
     req_id BLOB NOT NULL,
-    amount TEXT NOT NULL,
+    amount AMOUNT NOT NULL,
     timestamp INTEGER NOT NULL, -- seconds, the payer's clock
     form TEXT NOT NULL,
     signature BLOB NOT NULL,
     digest BLOB NOT NULL,
     cycle_start INTEGER NOT NULL,
-    payable TEXT NOT NULL,
+    payable AMOUNT NOT NULL,
     note_reason BLOB, -- of the lowest note; its amount is payable and its digest is digest
     note_signature BLOB,
     admitted_at INTEGER NOT NULL -- milliseconds, the house's clock
@@ -73,7 +77,7 @@ CREATE TABLE payer_cycle (
     payer BLOB NOT NULL,
     asset BLOB NOT NULL,
     cycle_start INTEGER NOT NULL,
-    payable TEXT NOT NULL,
+    payable AMOUNT NOT NULL,
     PRIMARY KEY (payer, asset, cycle_start)
 ) STRICT, WITHOUT ROWID;
 
@@ -100,8 +104,8 @@ CREATE TABLE cycle (
     challenge INTEGER NOT NULL,
     generation INTEGER NOT NULL,
     guarantees INTEGER NOT NULL,
-    gross TEXT NOT NULL,
-    total TEXT NOT NULL,
+    gross AMOUNT NOT NULL,
+    total AMOUNT NOT NULL,
     participants INTEGER NOT NULL,
     debtors INTEGER NOT NULL,
     root BLOB NOT NULL,
@@ -126,11 +130,11 @@ CREATE TABLE position (
     participant BLOB NOT NULL,
     place INTEGER NOT NULL,
     role INTEGER NOT NULL,
-    amount TEXT NOT NULL,
-    gross_out TEXT NOT NULL,
-    gross_in TEXT NOT NULL,
+    amount AMOUNT NOT NULL,
+    gross_out AMOUNT NOT NULL,
+    gross_in AMOUNT NOT NULL,
     statement BLOB NOT NULL,
-    filled TEXT NOT NULL,
+    filled AMOUNT NOT NULL,
     paid INTEGER NOT NULL,
     claimed INTEGER NOT NULL,
     defaulted INTEGER NOT NULL,
@@ -157,7 +161,7 @@ CREATE TABLE event (
     log_index INTEGER NOT NULL,
     account BLOB NOT NULL,
     asset BLOB NOT NULL,
-    amount TEXT NOT NULL,
+    amount AMOUNT NOT NULL,
     cycle BLOB NOT NULL,
     root BLOB NOT NULL,
     generation INTEGER NOT NULL,
@@ -225,12 +229,12 @@ CREATE TABLE purchase (
     asset BLOB NOT NULL,
     payer BLOB NOT NULL,
     payee BLOB NOT NULL,
-    cap TEXT NOT NULL,
-    charged TEXT NOT NULL,
+    cap AMOUNT NOT NULL,
+    charged AMOUNT NOT NULL,
     units INTEGER NOT NULL,
     unit TEXT NOT NULL,
-    cost TEXT NOT NULL,
-    downstream TEXT NOT NULL,
+    cost AMOUNT NOT NULL,
+    downstream AMOUNT NOT NULL,
     outcome TEXT NOT NULL,
     certificate BLOB,
     proof BLOB,

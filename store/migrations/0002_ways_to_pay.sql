@@ -1,8 +1,8 @@
 -- Purchases that are settled on a chain, drawn from a bundle, worked on after the answer, given back.
 
 ALTER TABLE purchase ADD COLUMN price TEXT NOT NULL DEFAULT '';
-ALTER TABLE purchase ADD COLUMN owed TEXT NOT NULL DEFAULT '0';
-ALTER TABLE purchase ADD COLUMN credit TEXT NOT NULL DEFAULT '0';
+ALTER TABLE purchase ADD COLUMN owed AMOUNT NOT NULL DEFAULT '0';
+ALTER TABLE purchase ADD COLUMN credit AMOUNT NOT NULL DEFAULT '0';
 ALTER TABLE purchase ADD COLUMN settling INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE purchase ADD COLUMN tx BLOB; -- hash; null is none
 ALTER TABLE purchase ADD COLUMN bundle TEXT NOT NULL DEFAULT '';
@@ -27,7 +27,7 @@ CREATE TABLE bundle (
     unit TEXT NOT NULL,
     total INTEGER NOT NULL,
     remaining INTEGER NOT NULL,
-    price TEXT NOT NULL,
+    price AMOUNT NOT NULL,
     valid INTEGER NOT NULL, -- nanoseconds, from when it is paid
     valid_until INTEGER, -- nanoseconds; null until it is open
     state TEXT NOT NULL
@@ -39,7 +39,7 @@ CREATE INDEX bundle_buying ON bundle (payer, payee, network, asset, route) WHERE
 CREATE TABLE refund (
     purchase TEXT NOT NULL PRIMARY KEY REFERENCES purchase (id),
     kind TEXT NOT NULL,
-    amount TEXT NOT NULL,
+    amount AMOUNT NOT NULL,
     calls INTEGER NOT NULL,
     proof BLOB,
     state TEXT NOT NULL,
@@ -56,6 +56,6 @@ CREATE TABLE credit (
     payee BLOB NOT NULL,
     network TEXT NOT NULL,
     asset BLOB NOT NULL,
-    amount TEXT NOT NULL,
+    amount AMOUNT NOT NULL,
     PRIMARY KEY (payer, payee, network, asset)
 ) STRICT, WITHOUT ROWID;

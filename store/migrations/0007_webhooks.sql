@@ -71,7 +71,7 @@ CREATE TABLE webhook_withdrawal (
     owner BLOB NOT NULL,
     asset BLOB NOT NULL,
     id BLOB NOT NULL,
-    amount TEXT NOT NULL,
+    amount AMOUNT NOT NULL,
     requested_at INTEGER NOT NULL, -- nanoseconds
     available_at INTEGER NOT NULL,
     PRIMARY KEY (owner, asset)

@@ -8,7 +8,7 @@ CREATE TABLE wallet (
     scopes TEXT NOT NULL, -- separated by spaces
     status TEXT NOT NULL,
     member INTEGER NOT NULL,
-    cycle_limit TEXT, -- null: none
+    cycle_limit AMOUNT, -- null: none
     updated_at INTEGER NOT NULL -- milliseconds
 ) STRICT, WITHOUT ROWID;
 

@@ -16,7 +16,7 @@ CREATE TABLE settlement (
     asset BLOB NOT NULL,
     payer BLOB NOT NULL,
     payee BLOB NOT NULL,
-    amount TEXT NOT NULL,
+    amount AMOUNT NOT NULL,
     nonce BLOB NOT NULL,
     valid_after TEXT NOT NULL, -- seconds; the payer's, so up to 2^64 − 1
     valid_before TEXT NOT NULL,
@@ -42,8 +42,8 @@ CREATE TABLE settlement (
     is_foreign INTEGER NOT NULL,
     gas INTEGER NOT NULL,
     gas_before INTEGER NOT NULL,
-    cost TEXT NOT NULL, -- wei
-    cost_before TEXT NOT NULL,
+    cost AMOUNT NOT NULL, -- wei
+    cost_before AMOUNT NOT NULL,
     code TEXT NOT NULL,
     reason TEXT NOT NULL,
     done_at INTEGER -- nanoseconds; null while open
@@ -58,7 +58,7 @@ CREATE TABLE gas_spent (
     account BLOB NOT NULL,
     is_lane INTEGER NOT NULL, -- 0: a payer
     gas INTEGER NOT NULL,
-    wei TEXT NOT NULL,
+    wei AMOUNT NOT NULL,
     PRIMARY KEY (chain_id, day, account, is_lane)
 ) STRICT, WITHOUT ROWID;
 
