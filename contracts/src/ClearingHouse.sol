@@ -40,13 +40,6 @@ contract ClearingHouse is IClearingHouse {
         uint16 demands; // open demands, which hold up finality
     }
 
-    /// What names a cycle's flags, read together.
-    struct Head {
-        address asset;
-        uint32 seq;
-        uint8 generation;
-    }
-
     struct Chunk {
         bytes32 hash;
         bytes32 r; // roots of chunk 0 are kept in the cycle
@@ -419,30 +412,30 @@ contract ClearingHouse is IClearingHouse {
     function payNetDebit(bytes32 cycleId, uint256 amount, bytes32[] calldata proof) external payable {
         Cycle storage c = cycles[cycleId];
         _requireSealed(cycleId, c);
-        Head memory head = _head(c);
-        _requirePosition(cycleId, c.r, head.asset, msg.sender, amount, DEBTOR, proof);
-        if (_flag(head, DEFAULTED, msg.sender)) revert AlreadyDefaulted(cycleId, msg.sender);
-        if (!_setFlag(head, PAID, msg.sender)) revert AlreadyPaid(cycleId, msg.sender);
+        (address asset, uint256 seq, uint256 generation) = _head(c);
+        _requirePosition(cycleId, c.r, asset, msg.sender, amount, DEBTOR, proof);
+        if (_flag(asset, seq, generation, DEFAULTED, msg.sender)) revert AlreadyDefaulted(cycleId, msg.sender);
+        if (!_setFlag(asset, seq, generation, PAID, msg.sender)) revert AlreadyPaid(cycleId, msg.sender);
         c.lastOrPaidIn += uint160(amount);
         uint256 filled;
         if (c.filled) {
-            mapping(address => uint256) storage book = fills[_fillKey(cycleId, head.generation)];
+            mapping(address => uint256) storage book = fills[_fillKey(cycleId, uint64(generation))];
             filled = book[msg.sender];
             if (filled != 0) delete book[msg.sender];
         }
         emit DebtorPaid(cycleId, msg.sender, amount);
-        vault.pullDebit{value: msg.value}(head.asset, msg.sender, amount, filled);
+        vault.pullDebit{value: msg.value}(asset, msg.sender, amount, filled);
     }
 
     /// @notice Marks an unpaid debtor of a final cycle. Moves no money: creditors have been funded since the posting.
     function markDefaulted(bytes32 cycleId, address debtor, uint256 amount, bytes32[] calldata proof) external {
         Cycle storage c = cycles[cycleId];
         _requireFinal(cycleId, c);
-        Head memory head = _head(c);
-        _requirePosition(cycleId, c.r, head.asset, debtor, amount, DEBTOR, proof);
-        if (_flag(head, PAID, debtor)) revert AlreadyPaid(cycleId, debtor);
+        (address asset, uint256 seq, uint256 generation) = _head(c);
+        _requirePosition(cycleId, c.r, asset, debtor, amount, DEBTOR, proof);
+        if (_flag(asset, seq, generation, PAID, debtor)) revert AlreadyPaid(cycleId, debtor);
         if (vault.autoSettle(debtor)) revert SettledByChoice(debtor);
-        if (!_setFlag(head, DEFAULTED, debtor)) revert AlreadyDefaulted(cycleId, debtor);
+        if (!_setFlag(asset, seq, generation, DEFAULTED, debtor)) revert AlreadyDefaulted(cycleId, debtor);
         emit DebtorDefaulted(cycleId, debtor, amount);
         emit DefaultCovered(cycleId, debtor, amount);
     }
@@ -465,14 +458,16 @@ contract ClearingHouse is IClearingHouse {
         if (cycleIds.length != amounts.length || cycleIds.length != proofs.length) revert LengthsDiffer();
         address asset;
         uint256 sum;
-        for (uint256 i; i < cycleIds.length; ++i) {
-            address a = _claim(cycleIds[i], msg.sender, amounts[i], proofs[i]);
-            if (a != asset && sum != 0) {
-                vault.payOut(asset, to, sum);
-                sum = 0;
+        unchecked { // each amount is proven to be part of a cycle's total, which has 112 bits
+            for (uint256 i; i < cycleIds.length; ++i) {
+                address a = _claim(cycleIds[i], msg.sender, amounts[i], proofs[i]);
+                if (a != asset && sum != 0) {
+                    vault.payOut(asset, to, sum);
+                    sum = 0;
+                }
+                asset = a;
+                sum += amounts[i];
             }
-            asset = a;
-            sum += amounts[i];
         }
         if (sum != 0) vault.payOut(asset, to, sum);
     }
@@ -487,13 +482,15 @@ contract ClearingHouse is IClearingHouse {
         returns (address)
     {
         Cycle storage c = cycles[cycleId];
+        (address asset, uint256 seq, uint256 generation) = _head(c);
         _requireFinal(cycleId, c);
-        Head memory head = _head(c);
-        _requirePosition(cycleId, c.r, head.asset, creditor, amount, CREDITOR, proof);
-        if (!_setFlag(head, CLAIMED, creditor)) revert AlreadyClaimed(cycleId, creditor);
-        c.claimed += uint112(amount); // credits of a sealed cycle add up to its total
+        _requirePosition(cycleId, c.r, asset, creditor, amount, CREDITOR, proof);
+        if (!_setFlag(asset, seq, generation, CLAIMED, creditor)) revert AlreadyClaimed(cycleId, creditor);
+        unchecked {
+            c.claimed += uint112(amount); // credits of a sealed cycle add up to its total
+        }
         emit CreditorClaimed(cycleId, creditor, amount);
-        return head.asset;
+        return asset;
     }
 
     /// @notice Makes a sealed cycle final when its challenge window is over and no demand is open. Anyone may call, and
@@ -648,10 +645,10 @@ contract ClearingHouse is IClearingHouse {
     {
         Cycle storage c = cycles[cycleId];
         if (c.status != Status.Sealed && c.status != Status.Final) return (0, 0, false, false, false);
-        Head memory head = _head(c);
-        paid = _flag(head, PAID, participant);
-        claimed = _flag(head, CLAIMED, participant);
-        defaulted = _flag(head, DEFAULTED, participant);
+        (address asset, uint256 seq, uint256 generation) = _head(c);
+        paid = _flag(asset, seq, generation, PAID, participant);
+        claimed = _flag(asset, seq, generation, CLAIMED, participant);
+        defaulted = _flag(asset, seq, generation, DEFAULTED, participant);
     }
 
     /// @notice The leaf of R for a position.
@@ -660,9 +657,7 @@ contract ClearingHouse is IClearingHouse {
         view
         returns (bytes32)
     {
-        return keccak256(
-            abi.encode(block.chainid, address(this), cycleId, asset, participant, amount, uint256(role))
-        );
+        return Positions.leafOf(cycleId, asset, participant, amount, role);
     }
 
     /// @notice The schedule of the cycle of an asset that starts at periodStart; refuses what is no start.
@@ -755,23 +750,43 @@ contract ClearingHouse is IClearingHouse {
         if (!Positions.verify(root, leaf, proof)) revert InvalidProof();
     }
 
-    function _head(Cycle storage c) private view returns (Head memory) {
-        return Head(c.asset, c.seq, c.generation);
+    /// What names a cycle's flags.
+    function _head(Cycle storage c) private view returns (address asset, uint256 seq, uint256 generation) {
+        return (c.asset, c.seq, c.generation);
     }
 
-    function _flagKey(Head memory head, uint256 kind, address participant) private pure returns (bytes32) {
-        return keccak256(abi.encode(kind, head.asset, participant, head.generation, head.seq >> 8));
+    function _flagKey(address asset, uint256 seq, uint256 generation, uint256 kind, address participant)
+        private
+        pure
+        returns (bytes32 key)
+    {
+        assembly ("memory-safe") { // of abi.encode(kind, asset, participant, generation, seq >> 8)
+            let free := mload(0x40)
+            mstore(free, kind)
+            mstore(add(free, 0x20), asset)
+            mstore(add(free, 0x40), participant)
+            mstore(add(free, 0x60), generation)
+            mstore(add(free, 0x80), shr(8, seq))
+            key := keccak256(free, 0xa0)
+        }
     }
 
-    function _flag(Head memory head, uint256 kind, address participant) private view returns (bool) {
-        return flags[_flagKey(head, kind, participant)] >> (head.seq & 255) & 1 != 0;
+    function _flag(address asset, uint256 seq, uint256 generation, uint256 kind, address participant)
+        private
+        view
+        returns (bool)
+    {
+        return flags[_flagKey(asset, seq, generation, kind, participant)] >> (seq & 255) & 1 != 0;
     }
 
     /// Sets a flag; false if it was set already.
-    function _setFlag(Head memory head, uint256 kind, address participant) private returns (bool) {
-        bytes32 key = _flagKey(head, kind, participant);
+    function _setFlag(address asset, uint256 seq, uint256 generation, uint256 kind, address participant)
+        private
+        returns (bool)
+    {
+        bytes32 key = _flagKey(asset, seq, generation, kind, participant);
         uint256 word = flags[key];
-        uint256 bit = 1 << (head.seq & 255);
+        uint256 bit = 1 << (seq & 255);
         if (word & bit != 0) return false;
         flags[key] = word | bit;
         return true;

@@ -137,6 +137,25 @@ library Positions {
         return (bytes32(r), bytes32(q));
     }
 
+    /// @notice The leaf of R for one position, without keeping its preimage in memory.
+    function leafOf(bytes32 cycleId, address asset, address participant, uint256 amount, uint256 role)
+        internal
+        view
+        returns (bytes32 leaf)
+    {
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, chainid())
+            mstore(add(free, 0x20), address())
+            mstore(add(free, 0x40), cycleId)
+            mstore(add(free, 0x60), asset)
+            mstore(add(free, 0x80), participant)
+            mstore(add(free, 0xa0), amount)
+            mstore(add(free, 0xc0), role)
+            leaf := keccak256(free, 0xe0)
+        }
+    }
+
     /// @notice keccak256 of the bytes, without keeping a copy of them in memory.
     function hash(bytes calldata positions) internal pure returns (bytes32 digest) {
         assembly ("memory-safe") {
