@@ -46,7 +46,7 @@ var below = map[string][]string{
 	"webhook":                 {"evm", "money"},
 	"webhook/courier":         {"clearing", "evm", "guarantee", "money", "webhook", "x402"},
 	"api/client":              {"evm", "guarantee", "internal/jsonobject", "money", "network", "x402"},
-	"api":                     {"clearing", "evm", "guarantee", "internal/jsonobject", "login", "money", "network", "x402"},
+	"api":                     {"clearing", "evm", "guarantee", "internal/jsonobject", "login", "money", "network", "webhook", "webhook/courier", "x402"},
 	"login":                   {"evm", "x402"},
 	"login/logintest":         {"evm", "login"},
 	"store":                   {"clearing", "evm", "facilitator/desk", "guarantee", "ledger", "login", "money", "purchase", "webhook", "webhook/courier"},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/webhook/courier"
 	"github.com/farthing402/farthing/x402"
 )
 
@@ -21,7 +22,9 @@ type Config struct {
 	Dev    bool            // also serve what needs a login
 	Now    func() time.Time
 	Health Health
-	Log    *slog.Logger // nil: silence
+	// Webhooks keeps endpoints and what is delivered to them; nil: there are none.
+	Webhooks *courier.Courier
+	Log      *slog.Logger // nil: silence
 }
 
 // Health says how the parts that the clearing house stands on are asked how they are. Nil is always well.
@@ -72,6 +75,9 @@ func New(c Config) http.Handler {
 	h.route("/core/users/{user}/balance", methods{"GET": h.private(h.balance)})
 	h.route("/core/recipients/{recipient}/payments", methods{"GET": h.private(h.payments)})
 	h.route("/core/guarantees/{digest}", methods{"GET": h.private(h.guarantee)})
+	for path, ms := range h.webhookRoutes() {
+		h.route(path, ms)
+	}
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, x402.Errorf("not_found", "nothing at %s", clip(r.URL.Path)))
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/webhook/courier"
 	"github.com/farthing402/farthing/x402"
 )
 
@@ -67,6 +68,10 @@ func coded(err error, notFound, signature string) *x402.Error {
 		return say("note_pledged")
 	case errors.Is(err, clearing.ErrCutoff):
 		return say("note_too_late")
+	case errors.Is(err, courier.ErrNotFound):
+		return say("not_found")
+	case errors.Is(err, courier.ErrFull):
+		return say("webhook_limit")
 	case errors.Is(err, clearing.ErrNotFound):
 		return say(notFound)
 	case errors.Is(err, clearing.ErrParties), errors.Is(err, guarantee.ErrMalformed):

@@ -20,6 +20,7 @@ import (
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/store"
+	"github.com/farthing402/farthing/webhook/courier"
 )
 
 // beat is how often a house looks at its chain and its clock: twice a block of the development chain, and often enough
@@ -38,6 +39,8 @@ type houseConfig struct {
 	Dev        bool
 	Now        func() time.Time
 	Log        *slog.Logger
+	// WebhooksPrivate sends webhooks also where only this machine's own network leads; in development they always are.
+	WebhooksPrivate bool
 
 	// Desk lets the house settle transfers too, beside its own routes, if it has lanes. They are not the operator's account.
 	Desk      deskSpec
@@ -54,6 +57,7 @@ type house struct {
 	Client    *chain.Client
 	Reader    chain.Reader
 	Sender    *chain.Sender
+	Webhooks  *courier.Courier
 	followers []*chain.Follower
 	face      *facilitator.Facilitator
 	server    *http.Server
@@ -105,6 +109,9 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	if err = h.catchUp(ctx); err != nil {
 		return nil, err
 	}
+	if err = h.openWebhooks(); err != nil {
+		return nil, err
+	}
 	if err = h.openFace(ctx, operator); err != nil {
 		return nil, err
 	}
@@ -124,7 +131,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 func (h *house) core(open bool) http.Handler {
 	return api.New(api.Config{
 		House: h.House, Tokens: h.Deployment.Assets, RPCURL: h.RPC, Dev: open, Now: h.Now, Log: h.Log,
-		Health: api.Health{DB: h.readable, Chain: h.healthy},
+		Health: api.Health{DB: h.readable, Chain: h.healthy}, Webhooks: h.Webhooks,
 	})
 }
 
@@ -210,7 +217,9 @@ func (h *house) Run(ctx context.Context) error {
 		defer close(settled)
 		_ = h.face.Run(settling) // never fails
 	}()
-	defer func() { rest(); <-settled; h.close() }()
+	told := make(chan struct{})
+	go func() { defer close(told); h.Webhooks.Run(settling) }()
+	defer func() { rest(); <-settled; <-told; h.close() }()
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for {

@@ -14,6 +14,8 @@ type serveCmd struct {
 	Listen     string `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
 	Depth      int    `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
 	deskFlags
+
+	WebhooksPrivate bool `name:"webhooks-private" help:"Send webhooks also over plain HTTP and to addresses that are not public."`
 }
 
 // Help is shown below the flags.
@@ -61,7 +63,7 @@ func (c *serveCmd) Run(r *run) error {
 	h, err := openHouse(r.ctx, houseConfig{
 		Desk: deskSpec{On: deskChain(all, d), Lanes: lanes}, DeskFlags: c.deskFlags,
 		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: depthOf(on, c.Depth),
-		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log,
+		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log, WebhooksPrivate: c.WebhooksPrivate,
 	})
 	if err != nil {
 		return err
