@@ -103,33 +103,34 @@ func (s *Store) takeRow(ctx context.Context, name string, ttl time.Duration) (*l
 	if !held {
 		return nil, s.inUse(ctx, name)
 	}
-	// Who has not renewed for three quarters of the time has a quarter to stop in, by whatever clock.
+	// Who has not renewed for three quarters of the time has a quarter to stop in, by whatever clock. A timer says so, since a
+	// database that does not answer would not.
 	l := &lease{lost: make(chan struct{})}
+	lose := sync.OnceFunc(func() { close(l.lost) })
+	left := func(since time.Time) time.Duration { return ttl*3/4 - time.Since(since) }
+	timer := time.AfterFunc(left(began), lose)
 	over, done := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for {
-			if pause(over, ttl/8) != nil {
-				return
-			}
+		for pause(over, ttl/8) == nil {
 			asked := time.Now()
-			left, stop := context.WithDeadline(over, began.Add(ttl*3/4))
-			held, err := hold(left, "UPDATE lease SET until = "+databaseNow+" + ? WHERE name = ? AND holder = ?", ttl.Milliseconds(), name, holder)
-			stop()
+			held, err := hold(over, "UPDATE lease SET until = "+databaseNow+" + ? WHERE name = ? AND holder = ?", ttl.Milliseconds(), name, holder)
 			switch {
-			case over.Err() != nil:
+			case err != nil:
+				continue // the timer goes on
+			case !held:
+				lose()
 				return
-			case err == nil && held:
-				began = asked
-			case err == nil || time.Since(began) > ttl*5/8: // another round would come too late
-				close(l.lost)
-				return
+			case !timer.Stop():
+				return // too late
 			}
+			timer.Reset(left(asked))
 		}
 	})
 	l.release = func() error {
 		done()
 		wg.Wait()
+		timer.Stop()
 		_, err := hold(context.WithoutCancel(ctx), "DELETE FROM lease WHERE name = ? AND holder = ?", name, holder)
 		return err
 	}

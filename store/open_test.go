@@ -143,23 +143,24 @@ func testManyOpenANewFileAtOnce(t *testing.T, db database) {
 	wg.Wait()
 }
 
-func TestOnlyOneIsExclusive(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "book.db")
-	owner, err := Open(t.Context(), path, Exclusive())
+func TestOnlyOneIsExclusive(t *testing.T) { onEach(t, testOnlyOneIsExclusive) }
+
+func testOnlyOneIsExclusive(t *testing.T, db database) {
+	name := db.name(t)
+	owner, err := Open(t.Context(), name, Exclusive())
 	if err != nil {
 		t.Fatal(err)
 	}
-	reopen(t, path) // others may still come
-	_, err = Open(t.Context(), path, Exclusive())
+	reopen(t, name) // others may still come
+	_, err = Open(t.Context(), name, Exclusive())
 	var inUse *InUseError
-	if !errors.As(err, &inUse) || inUse.PID != os.Getpid() || inUse.Path != path || inUse.Hint() == "" {
+	if !errors.As(err, &inUse) || inUse.PID != os.Getpid() || inUse.Path != owner.name || inUse.Hint() == "" {
 		t.Errorf("%v, want that process %d has it", err, os.Getpid())
 	}
 	if err := owner.Close(); err != nil {
 		t.Fatal(err)
 	}
-	reopen(t, path, Exclusive())
+	reopen(t, name, Exclusive())
 }
 
 // The connections must be what the package promises, whatever the driver makes of its parameters.
