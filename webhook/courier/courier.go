@@ -86,8 +86,8 @@ func (c *Courier) Run(ctx context.Context) {
 		c.repeat(ctx, "webhooks not derived", func(ctx context.Context) error { return c.c.Lead(ctx, c.lead) })
 	})
 	pool := newPool(c)
-	c.repeat(ctx, "webhooks not delivered", pool.fill)
-	pool.wait()
+	c.repeat(ctx, "webhooks not delivered", func(ctx context.Context) error { _, err := pool.fill(ctx); return err })
+	pool.work.Wait()
 	derived.Wait()
 }
 

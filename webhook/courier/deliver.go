@@ -145,14 +145,15 @@ func newPool(c *Courier) *pool {
 }
 
 // fill claims what is due and sets workers to it, until nothing is due or all are at work. While there is more than
-// endpoints take at once, it goes on as they become free.
-func (p *pool) fill(ctx context.Context) error {
+// endpoints take at once, it goes on as they become free. It says how many it has claimed.
+func (p *pool) fill(ctx context.Context) (n int, err error) {
 	for {
 		now := p.c.Now()
 		jobs, err := p.c.Book.Claim(ctx, p.c.Node, now, now.Add(claim), len(p.free), perEndpointMax)
 		if err != nil {
-			return err
+			return n, err
 		}
+		n += len(jobs)
 		for _, j := range jobs {
 			<-p.free // fill alone takes from it
 			p.work.Go(func() {
@@ -169,14 +170,14 @@ func (p *pool) fill(ctx context.Context) error {
 			})
 		}
 		if len(jobs) == 0 && len(p.free) == workersMax {
-			return nil
+			return n, nil
 		}
 		select {
 		case <-p.freed:
 		case <-time.After(lookEvery):
-			return nil
+			return n, nil
 		case <-ctx.Done():
-			return nil
+			return n, nil
 		}
 	}
 }
@@ -192,14 +193,15 @@ func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
 	return longer, func() { stop(); cancel() }
 }
 
-func (p *pool) wait() { p.work.Wait() }
-
 // Deliver makes every attempt that is due, and returns when all have ended: [Courier.Run] for who has no need of a loop.
 func (c *Courier) Deliver(ctx context.Context) error {
-	p := newPool(c)
-	err := p.fill(ctx)
-	p.wait()
-	return err
+	for p := newPool(c); ; {
+		n, err := p.fill(ctx)
+		p.work.Wait()
+		if err != nil || n == 0 {
+			return err
+		}
+	}
 }
 
 // repeat does something again and again until ctx ends. Trouble is logged when it begins and when it changes.

@@ -75,7 +75,7 @@ func TestWhatReceiversDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newWorld(t, onFile(t))
 			w.started()
 			client := courier.NewClient(true)
 			client.Timeout = 2 * time.Second
@@ -123,7 +123,7 @@ func TestRetries(t *testing.T) {
 	for name, jitter := range map[string]float64{"the soonest": 0, "the latest": 0.9999, "between": 0.5} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newWorld(t, onFile(t))
 			w.started()
 			c := w.courier(func(c *courier.Config) { c.Jitter = func() float64 { return jitter } })
 			r, e := w.listen(c, w.party(0), nil, status(503))
@@ -195,128 +195,128 @@ func TestRetries(t *testing.T) {
 
 // Who says when to come again is believed.
 func TestRetryAfter(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	_, e := w.listen(c, w.party(0), nil, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", "600")
-		w.WriteHeader(http.StatusTooManyRequests)
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		_, e := w.listen(c, w.party(0), nil, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "600")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		w.deposit(w.party(0), 1)
+		w.run(c)
+		if gap := w.only(c, e).DueAt.Sub(w.clock()); gap < 600*time.Second || gap > 601*time.Second {
+			t.Errorf("tried again after %s", gap)
+		}
 	})
-	w.deposit(w.party(0), 1)
-	w.run(c)
-	if gap := w.only(c, e).DueAt.Sub(w.clock()); gap < 600*time.Second || gap > 601*time.Second {
-		t.Errorf("tried again after %s", gap)
-	}
 }
 
 // After weeks without one arrival nothing is sent any more; 410 has that at once. Whoever enables it is sent what happens from then on.
 func TestDisabling(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	r, e := w.listen(c, w.party(0), nil, status(500))
-	for range 40 {
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		r, e := w.listen(c, w.party(0), nil, status(500))
+		for range 40 {
+			w.deposit(w.party(0), 1)
+			for range 8 {
+				w.run(c)
+				w.wait(15 * time.Hour)
+			}
+			if w.endpoint(c, e).Status == courier.Disabled {
+				break
+			}
+		}
+		if got := w.endpoint(c, e); got.Status != courier.Disabled || got.Reason == "" {
+			t.Fatalf("the endpoint is %+v", got)
+		}
+		r.events()
 		w.deposit(w.party(0), 1)
-		for range 8 {
-			w.run(c)
-			w.wait(15 * time.Hour)
+		w.run(c)
+		if got := r.events(); len(got) != 0 {
+			t.Errorf("a disabled endpoint is told %+v", got)
 		}
-		if w.endpoint(c, e).Status == courier.Disabled {
-			break
+		var refused *x402.Error
+		if _, err := c.Test(t.Context(), e.Owner, e.ID); !errors.As(err, &refused) || refused.Code != "webhook_disabled" {
+			t.Errorf("testing it: %v", err)
 		}
-	}
-	if got := w.endpoint(c, e); got.Status != courier.Disabled || got.Reason == "" {
-		t.Fatalf("the endpoint is %+v", got)
-	}
-	r.events()
-	w.deposit(w.party(0), 1)
-	w.run(c)
-	if got := r.events(); len(got) != 0 {
-		t.Errorf("a disabled endpoint is told %+v", got)
-	}
-	var refused *x402.Error
-	if _, err := c.Test(t.Context(), e.Owner, e.ID); !errors.As(err, &refused) || refused.Code != "webhook_disabled" {
-		t.Errorf("testing it: %v", err)
-	}
-	on := true
-	if _, err := c.Change(t.Context(), e.Owner, e.ID, courier.Change{Enabled: &on}); err != nil {
-		t.Fatal(err)
-	}
-	r.mu.Lock()
-	r.answer = status(410)
-	r.mu.Unlock()
-	w.deposit(w.party(0), 1)
-	w.run(c)
-	if got := w.endpoint(c, e); got.Status != courier.Disabled || !strings.Contains(got.Reason, "410") {
-		t.Errorf("after 410 the endpoint is %+v", got)
-	}
+		on := true
+		if _, err := c.Change(t.Context(), e.Owner, e.ID, courier.Change{Enabled: &on}); err != nil {
+			t.Fatal(err)
+		}
+		r.mu.Lock()
+		r.answer = status(410)
+		r.mu.Unlock()
+		w.deposit(w.party(0), 1)
+		w.run(c)
+		if got := w.endpoint(c, e); got.Status != courier.Disabled || !strings.Contains(got.Reason, "410") {
+			t.Errorf("after 410 the endpoint is %+v", got)
+		}
+	})
 }
 
 // A receiver may go over to the new secret at any time while both sign, and one that does not is refused afterwards.
 func TestRotation(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	r, e := w.listen(c, w.party(0), nil, nil)
-	fresh, err := c.Rotate(t.Context(), e.Owner, e.ID, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if fresh.Secret == e.Secret || fresh.Before != e.Secret || !fresh.BeforeUntil.Equal(w.clock().Add(time.Hour)) {
-		t.Fatalf("after rotation the endpoint is %+v", fresh)
-	}
-	for _, step := range []struct {
-		wait     time.Duration
-		secret   webhook.Secret
-		verified int
-	}{{0, e.Secret, 1}, {0, fresh.Secret, 1}, {59 * time.Minute, e.Secret, 1}, {time.Minute, fresh.Secret, 1}, {0, e.Secret, 0}} {
-		w.wait(step.wait)
-		r.know(step.secret)
-		w.deposit(w.party(0), 1)
-		w.run(c)
-		if got := len(r.events()); got != step.verified {
-			t.Errorf("at %s with one of the secrets: %d verified, want %d", w.clock(), got, step.verified)
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		r, e := w.listen(c, w.party(0), nil, nil)
+		fresh, err := c.Rotate(t.Context(), e.Owner, e.ID, time.Hour)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if _, err := c.Rotate(t.Context(), e.Owner, e.ID, 8*24*time.Hour); err == nil {
-		t.Error("an overlap without end is taken")
-	}
+		if fresh.Secret == e.Secret || fresh.Before != e.Secret || !fresh.BeforeUntil.Equal(w.clock().Add(time.Hour)) {
+			t.Fatalf("after rotation the endpoint is %+v", fresh)
+		}
+		for _, step := range []struct {
+			wait     time.Duration
+			secret   webhook.Secret
+			verified int
+		}{{0, e.Secret, 1}, {0, fresh.Secret, 1}, {59 * time.Minute, e.Secret, 1}, {time.Minute, fresh.Secret, 1}, {0, e.Secret, 0}} {
+			w.wait(step.wait)
+			r.know(step.secret)
+			w.deposit(w.party(0), 1)
+			w.run(c)
+			if got := len(r.events()); got != step.verified {
+				t.Errorf("at %s with one of the secrets: %d verified, want %d", w.clock(), got, step.verified)
+			}
+		}
+		if _, err := c.Rotate(t.Context(), e.Owner, e.ID, 8*24*time.Hour); err == nil {
+			t.Error("an overlap without end is taken")
+		}
+	})
 }
 
 // Between a delivery and its record a process is killed: the event is delivered again, by another, under the same name, and not
 // before the claim has run out.
 func TestKilledBetweenDeliveryAndRecord(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.started()
-	mortal := w.courier(func(c *courier.Config) { c.Book = deaf{c.Book}; c.Node = "mortal" })
-	r, e := w.listen(mortal, w.party(0), nil, nil)
-	w.deposit(w.party(0), 1)
-	w.run(mortal)
-	first := r.events()
-	if len(first) != 1 {
-		t.Fatalf("received %+v", first)
-	}
-	other := w.courier()
-	w.wait(59 * time.Second)
-	w.run(other)
-	if got := r.events(); len(got) != 0 {
-		t.Errorf("delivered again while it may still be under way: %+v", got)
-	}
-	w.wait(time.Second)
-	w.run(other)
-	again := r.events()
-	if len(again) != 1 || again[0].ID != first[0].ID {
-		t.Fatalf("after the claim ran out: %+v, want %s", again, first[0].ID)
-	}
-	if d := w.only(other, e); d.State != courier.Delivered || d.Tries != 1 {
-		t.Errorf("the delivery is %+v", d)
-	}
-	w.wait(time.Hour)
-	w.run(other)
-	if got := r.events(); len(got) != 0 {
-		t.Errorf("and once more: %+v", got)
-	}
+	onEach(t, func(t *testing.T, w *world) {
+		w.started()
+		mortal := w.courier(func(c *courier.Config) { c.Book = deaf{c.Book}; c.Node = "mortal" })
+		r, e := w.listen(mortal, w.party(0), nil, nil)
+		w.deposit(w.party(0), 1)
+		w.run(mortal)
+		first := r.events()
+		if len(first) != 1 {
+			t.Fatalf("received %+v", first)
+		}
+		other := w.courier()
+		w.wait(59 * time.Second)
+		w.run(other)
+		if got := r.events(); len(got) != 0 {
+			t.Errorf("delivered again while it may still be under way: %+v", got)
+		}
+		w.wait(time.Second)
+		w.run(other)
+		again := r.events()
+		if len(again) != 1 || again[0].ID != first[0].ID {
+			t.Fatalf("after the claim ran out: %+v, want %s", again, first[0].ID)
+		}
+		if d := w.only(other, e); d.State != courier.Delivered || d.Tries != 1 {
+			t.Errorf("the delivery is %+v", d)
+		}
+		w.wait(time.Hour)
+		w.run(other)
+		if got := r.events(); len(got) != 0 {
+			t.Errorf("and once more: %+v", got)
+		}
+	})
 }
 
 // deaf is the book of a process that dies before it records an outcome.
@@ -326,82 +326,82 @@ func (deaf) Report(context.Context, courier.Outcome) error { return nil }
 
 // Two nodes share the work, and in the ordinary case each event arrives once.
 func TestTwoNodes(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	var seen sync.Map
-	var twice atomic.Int32
-	r, _ := w.listen(c, w.party(0), nil, func(rw http.ResponseWriter, req *http.Request) {
-		if _, loaded := seen.LoadOrStore(req.Header.Get(webhook.HeaderID), true); loaded {
-			twice.Add(1)
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		var seen sync.Map
+		var twice atomic.Int32
+		r, _ := w.listen(c, w.party(0), nil, func(rw http.ResponseWriter, req *http.Request) {
+			if _, loaded := seen.LoadOrStore(req.Header.Get(webhook.HeaderID), true); loaded {
+				twice.Add(1)
+			}
+			rw.WriteHeader(http.StatusOK)
+		})
+		const n = 40
+		for i := range n {
+			w.deposit(w.party(0), uint64(i+1))
 		}
-		rw.WriteHeader(http.StatusOK)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		var nodes sync.WaitGroup
+		for _, name := range []string{"one", "two"} {
+			node := w.courier(func(c *courier.Config) { c.Node, c.Now = name, time.Now })
+			nodes.Go(func() { node.Run(ctx) })
+		}
+		r.now = time.Now
+		deadline := time.After(patience)
+		for count := 0; count < n; {
+			count += len(r.events())
+			select {
+			case <-deadline:
+				t.Fatalf("%d of %d arrived", count, n)
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		stop()
+		nodes.Wait()
+		if twice.Load() > 0 {
+			t.Errorf("%d came twice", twice.Load())
+		}
 	})
-	const n = 40
-	for i := range n {
-		w.deposit(w.party(0), uint64(i+1))
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var nodes sync.WaitGroup
-	for _, name := range []string{"one", "two"} {
-		node := w.courier(func(c *courier.Config) { c.Node, c.Now = name, time.Now })
-		nodes.Go(func() { node.Run(ctx) })
-	}
-	r.now = time.Now
-	deadline := time.After(patience)
-	for count := 0; count < n; {
-		count += len(r.events())
-		select {
-		case <-deadline:
-			t.Fatalf("%d of %d arrived", count, n)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	stop()
-	nodes.Wait()
-	if twice.Load() > 0 {
-		t.Errorf("%d came twice", twice.Load())
-	}
 }
 
 // One receiver that never answers takes as many deliveries as one endpoint may, and nobody else waits for it.
 func TestASlowReceiverBlocksNobody(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.started()
-	c := w.courier(func(c *courier.Config) { c.Now = time.Now })
-	release := make(chan struct{})
-	var under, most atomic.Int32
-	slow, _ := w.listen(c, w.party(0), nil, func(rw http.ResponseWriter, _ *http.Request) {
-		most.Store(max(most.Load(), under.Add(1)))
-		<-release
-		under.Add(-1)
-	})
-	fast, _ := w.listen(c, w.party(1), nil, nil)
-	slow.now, fast.now = time.Now, time.Now
-	for range 20 {
-		w.deposit(w.party(0), 1)
-		w.deposit(w.party(1), 1)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { c.Run(ctx) })
-	deadline := time.After(patience)
-	for count := 0; count < 20; {
-		count += len(fast.events())
-		select {
-		case <-deadline:
-			t.Fatalf("%d of 20 arrived beside a slow receiver", count)
-		case <-time.After(10 * time.Millisecond):
+	onEach(t, func(t *testing.T, w *world) {
+		w.started()
+		c := w.courier(func(c *courier.Config) { c.Now = time.Now })
+		release := make(chan struct{})
+		var under, most atomic.Int32
+		slow, _ := w.listen(c, w.party(0), nil, func(rw http.ResponseWriter, _ *http.Request) {
+			most.Store(max(most.Load(), under.Add(1)))
+			<-release
+			under.Add(-1)
+		})
+		fast, _ := w.listen(c, w.party(1), nil, nil)
+		slow.now, fast.now = time.Now, time.Now
+		for range 20 {
+			w.deposit(w.party(0), 1)
+			w.deposit(w.party(1), 1)
 		}
-	}
-	close(release)
-	stop()
-	running.Wait()
-	if most.Load() > 4 {
-		t.Errorf("%d deliveries at once to one endpoint", most.Load())
-	}
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { c.Run(ctx) })
+		deadline := time.After(patience)
+		for count := 0; count < 20; {
+			count += len(fast.events())
+			select {
+			case <-deadline:
+				t.Fatalf("%d of 20 arrived beside a slow receiver", count)
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		close(release)
+		stop()
+		running.Wait()
+		if most.Load() > 4 {
+			t.Errorf("%d deliveries at once to one endpoint", most.Load())
+		}
+	})
 }
 
 // No name and no number leads a courier inside.
@@ -441,166 +441,166 @@ func TestNoProxyIsUsed(t *testing.T) {
 }
 
 func TestEndpointsThatCannotBe(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.started()
-	c := w.courier(func(c *courier.Config) { c.Private = false; c.EndpointsMax = 2 })
-	long := strings.Repeat("x", 3000)
-	for _, bad := range []string{
-		"", "example.org", "ftp://example.org", "http://example.org/", "https://", "https://:443/", "https://user:pass@example.org/", "https://example.org/#x",
-		"https://127.0.0.1/", "https://[::1]/", "https://10.1.2.3/x", "https://169.254.169.254/latest", "https://example.org/" + long, "https://exa mple.org/", "javascript:x",
-	} {
-		var refused *x402.Error
-		if _, err := c.Add(t.Context(), w.party(0), courier.Change{URL: &bad}); !errors.As(err, &refused) || refused.Code != "webhook_url_invalid" {
-			t.Errorf("%q: %v", bad, err)
-		}
-	}
-	good := "https://example.org/hook?x=1"
-	for _, change := range []courier.Change{
-		{URL: &good, Types: &[]webhook.Type{"collateral.Deposited"}},
-		{URL: &good, Types: &[]webhook.Type{webhook.Test}},
-		{URL: &good, Description: &long},
-	} {
-		if _, err := c.Add(t.Context(), w.party(0), change); err == nil {
-			t.Errorf("%+v is taken", change)
-		}
-	}
-	// Two that are added at once never take the last place both.
-	var full atomic.Int32
-	var adds sync.WaitGroup
-	for range 8 {
-		adds.Go(func() {
-			if _, err := c.Add(t.Context(), w.party(0), courier.Change{URL: &good}); errors.Is(err, courier.ErrFull) {
-				full.Add(1)
-			} else if err != nil {
-				t.Error(err)
+	onEach(t, func(t *testing.T, w *world) {
+		w.started()
+		c := w.courier(func(c *courier.Config) { c.Private = false; c.EndpointsMax = 2 })
+		long := strings.Repeat("x", 3000)
+		for _, bad := range []string{
+			"", "example.org", "ftp://example.org", "http://example.org/", "https://", "https://:443/", "https://user:pass@example.org/", "https://example.org/#x",
+			"https://127.0.0.1/", "https://[::1]/", "https://10.1.2.3/x", "https://169.254.169.254/latest", "https://example.org/" + long, "https://exa mple.org/", "javascript:x",
+		} {
+			var refused *x402.Error
+			if _, err := c.Add(t.Context(), w.party(0), courier.Change{URL: &bad}); !errors.As(err, &refused) || refused.Code != "webhook_url_invalid" {
+				t.Errorf("%q: %v", bad, err)
 			}
-		})
-	}
-	adds.Wait()
-	if list, err := c.Endpoints(t.Context(), w.party(0)); err != nil || len(list) != 2 || full.Load() != 6 {
-		t.Errorf("there are %d endpoints, %d refused, %v", len(list), full.Load(), err)
-	}
-	if _, err := c.Add(t.Context(), w.party(1), courier.Change{URL: &good}); err != nil {
-		t.Errorf("somebody else may have none: %v", err)
-	}
+		}
+		good := "https://example.org/hook?x=1"
+		for _, change := range []courier.Change{
+			{URL: &good, Types: &[]webhook.Type{"collateral.Deposited"}},
+			{URL: &good, Types: &[]webhook.Type{webhook.Test}},
+			{URL: &good, Description: &long},
+		} {
+			if _, err := c.Add(t.Context(), w.party(0), change); err == nil {
+				t.Errorf("%+v is taken", change)
+			}
+		}
+		// Two that are added at once never take the last place both.
+		var full atomic.Int32
+		var adds sync.WaitGroup
+		for range 8 {
+			adds.Go(func() {
+				if _, err := c.Add(t.Context(), w.party(0), courier.Change{URL: &good}); errors.Is(err, courier.ErrFull) {
+					full.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		adds.Wait()
+		if list, err := c.Endpoints(t.Context(), w.party(0)); err != nil || len(list) != 2 || full.Load() != 6 {
+			t.Errorf("there are %d endpoints, %d refused, %v", len(list), full.Load(), err)
+		}
+		if _, err := c.Add(t.Context(), w.party(1), courier.Change{URL: &good}); err != nil {
+			t.Errorf("somebody else may have none: %v", err)
+		}
+	})
 }
 
 // Nobody reads, changes, tests or deletes another's endpoint or deliveries, though the id is known.
 func TestEndpointsAreTheirOwners(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	_, e := w.listen(c, w.party(0), nil, nil)
-	w.deposit(w.party(0), 1)
-	w.run(c)
-	event := w.only(c, e).Event
-	ctx := t.Context()
-	on := true
-	for _, thief := range []evm.Address{w.party(1), operator} {
-		for what, do := range map[string]func() error{
-			"read":       func() error { _, err := c.Endpoint(ctx, thief, e.ID); return err },
-			"change":     func() error { _, err := c.Change(ctx, thief, e.ID, courier.Change{Enabled: &on}); return err },
-			"rotate":     func() error { _, err := c.Rotate(ctx, thief, e.ID, 0); return err },
-			"test":       func() error { _, err := c.Test(ctx, thief, e.ID); return err },
-			"deliveries": func() error { _, err := c.Deliveries(ctx, thief, e.ID, "", "", 10); return err },
-			"delivery":   func() error { _, err := c.Delivery(ctx, thief, e.ID, event); return err },
-			"redeliver":  func() error { _, err := c.Redeliver(ctx, thief, e.ID, event); return err },
-			"delete":     func() error { return c.Drop(ctx, thief, e.ID) },
-		} {
-			if err := do(); !errors.Is(err, courier.ErrNotFound) {
-				t.Errorf("%s: %v", what, err)
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		_, e := w.listen(c, w.party(0), nil, nil)
+		w.deposit(w.party(0), 1)
+		w.run(c)
+		event := w.only(c, e).Event
+		ctx := t.Context()
+		on := true
+		for _, thief := range []evm.Address{w.party(1), operator} {
+			for what, do := range map[string]func() error{
+				"read":       func() error { _, err := c.Endpoint(ctx, thief, e.ID); return err },
+				"change":     func() error { _, err := c.Change(ctx, thief, e.ID, courier.Change{Enabled: &on}); return err },
+				"rotate":     func() error { _, err := c.Rotate(ctx, thief, e.ID, 0); return err },
+				"test":       func() error { _, err := c.Test(ctx, thief, e.ID); return err },
+				"deliveries": func() error { _, err := c.Deliveries(ctx, thief, e.ID, "", "", 10); return err },
+				"delivery":   func() error { _, err := c.Delivery(ctx, thief, e.ID, event); return err },
+				"redeliver":  func() error { _, err := c.Redeliver(ctx, thief, e.ID, event); return err },
+				"delete":     func() error { return c.Drop(ctx, thief, e.ID) },
+			} {
+				if err := do(); !errors.Is(err, courier.ErrNotFound) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			if list, err := c.Endpoints(ctx, thief); err != nil || len(list) != 0 {
+				t.Errorf("list: %+v, %v", list, err)
 			}
 		}
-		if list, err := c.Endpoints(ctx, thief); err != nil || len(list) != 0 {
-			t.Errorf("list: %+v, %v", list, err)
+		// Nor does an endpoint lead to a delivery of another.
+		_, mine := w.listen(c, w.party(1), nil, nil)
+		if _, err := c.Delivery(ctx, w.party(1), mine.ID, event); !errors.Is(err, courier.ErrNotFound) {
+			t.Errorf("a delivery through another's endpoint: %v", err)
 		}
-	}
-	// Nor does an endpoint lead to a delivery of another.
-	_, mine := w.listen(c, w.party(1), nil, nil)
-	if _, err := c.Delivery(ctx, w.party(1), mine.ID, event); !errors.Is(err, courier.ErrNotFound) {
-		t.Errorf("a delivery through another's endpoint: %v", err)
-	}
-	if err := c.Drop(ctx, w.party(0), e.ID); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Delivery(ctx, w.party(0), e.ID, event); !errors.Is(err, courier.ErrNotFound) {
-		t.Errorf("a delivery of an endpoint that is gone: %v", err)
-	}
+		if err := c.Drop(ctx, w.party(0), e.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Delivery(ctx, w.party(0), e.ID, event); !errors.Is(err, courier.ErrNotFound) {
+			t.Errorf("a delivery of an endpoint that is gone: %v", err)
+		}
+	})
 }
 
 func TestTestEvent(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	r, e := w.listen(c, w.party(0), []webhook.Type{webhook.GuaranteeSettled}, nil)
-	for range 2 {
-		if _, err := c.Test(t.Context(), e.Owner, e.ID); err != nil {
-			t.Fatal(err)
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		r, e := w.listen(c, w.party(0), []webhook.Type{webhook.GuaranteeSettled}, nil)
+		for range 2 {
+			if _, err := c.Test(t.Context(), e.Owner, e.ID); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	w.deliver(c)
-	if got := r.types(); got != "[webhook.test webhook.test]" {
-		t.Errorf("received %s", got)
-	}
+		w.deliver(c)
+		if got := r.types(); got != "[webhook.test webhook.test]" {
+			t.Errorf("received %s", got)
+		}
+	})
 }
 
 // What is old is forgotten step by step, and what is told is not told again after that.
 func TestPruning(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	r, e := w.listen(c, w.party(0), nil, nil)
-	for range 10 {
-		w.deposit(w.party(0), 1)
-	}
-	w.run(c)
-	r.events()
-	book := w.store.Webhooks()
-	if n, err := book.Prune(t.Context(), w.clock(), 4); err != nil || n != 0 {
-		t.Errorf("what is not old: %d, %v", n, err)
-	}
-	w.wait(time.Hour)
-	for _, want := range []int{4, 4, 2, 0} {
-		if n, err := book.Prune(t.Context(), w.clock(), 4); err != nil || n != want {
-			t.Errorf("pruned %d, want %d: %v", n, want, err)
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		r, e := w.listen(c, w.party(0), nil, nil)
+		for range 10 {
+			w.deposit(w.party(0), 1)
 		}
-	}
-	if list, err := c.Deliveries(t.Context(), e.Owner, e.ID, "", "", 10); err != nil || len(list) != 0 {
-		t.Errorf("left are %+v, %v", list, err)
-	}
-	w.run(c)
-	if got := r.events(); len(got) != 0 {
-		t.Errorf("told again: %+v", got)
-	}
+		w.run(c)
+		r.events()
+		book := w.store.Webhooks()
+		if n, err := book.Prune(t.Context(), w.clock(), 4); err != nil || n != 0 {
+			t.Errorf("what is not old: %d, %v", n, err)
+		}
+		w.wait(time.Hour)
+		for _, want := range []int{4, 4, 2, 0} {
+			if n, err := book.Prune(t.Context(), w.clock(), 4); err != nil || n != want {
+				t.Errorf("pruned %d, want %d: %v", n, want, err)
+			}
+		}
+		if list, err := c.Deliveries(t.Context(), e.Owner, e.ID, "", "", 10); err != nil || len(list) != 0 {
+			t.Errorf("left are %+v, %v", list, err)
+		}
+		w.run(c)
+		if got := r.events(); len(got) != 0 {
+			t.Errorf("told again: %+v", got)
+		}
+	})
 }
 
 // A list goes on where it ended.
 func TestDeliveriesPageByPage(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	c := w.started()
-	_, e := w.listen(c, w.party(0), nil, nil)
-	for range 5 {
-		w.deposit(w.party(0), 1)
-		w.wait(time.Second)
-		w.run(c)
-	}
-	seen := make(map[string]bool)
-	before := ""
-	for pages := 0; pages < 4; pages++ {
-		list, err := c.Deliveries(t.Context(), e.Owner, e.ID, courier.Delivered, before, 2)
-		if err != nil {
-			t.Fatal(err)
+	onEach(t, func(t *testing.T, w *world) {
+		c := w.started()
+		_, e := w.listen(c, w.party(0), nil, nil)
+		for range 5 {
+			w.deposit(w.party(0), 1)
+			w.wait(time.Second)
+			w.run(c)
 		}
-		for _, d := range list {
-			seen[d.Event], before = true, d.Event
+		seen := make(map[string]bool)
+		before := ""
+		for pages := 0; pages < 4; pages++ {
+			list, err := c.Deliveries(t.Context(), e.Owner, e.ID, courier.Delivered, before, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range list {
+				seen[d.Event], before = true, d.Event
+			}
 		}
-	}
-	if len(seen) != 5 {
-		t.Errorf("%d of 5 are listed", len(seen))
-	}
-	if list, err := c.Deliveries(t.Context(), e.Owner, e.ID, courier.Failed, "", 2); err != nil || len(list) != 0 {
-		t.Errorf("failed are %+v, %v", list, err)
-	}
+		if len(seen) != 5 {
+			t.Errorf("%d of 5 are listed", len(seen))
+		}
+		if list, err := c.Deliveries(t.Context(), e.Owner, e.ID, courier.Failed, "", 2); err != nil || len(list) != 0 {
+			t.Errorf("failed are %+v, %v", list, err)
+		}
+	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/store"
+	"github.com/farthing402/farthing/store/storetest"
 	"github.com/farthing402/farthing/webhook"
 	"github.com/farthing402/farthing/webhook/courier"
 )
@@ -57,7 +58,7 @@ func (packer) Release(_ clearing.CycleRef, _, _ uint64, positions []byte) (evm.C
 // world is a clearing house over a real database, a chain that the test plays, a clock that it moves, and a receiver.
 type world struct {
 	*testing.T
-	path  string
+	name  string // of the database
 	store *store.Store
 	house *clearing.House
 	keys  []*evm.PrivateKey
@@ -70,9 +71,22 @@ type world struct {
 	now time.Time // guarded by mu
 }
 
-func newWorld(t *testing.T) *world {
+func onFile(t *testing.T) string { return filepath.Join(t.TempDir(), "house.db") }
+
+// onEach runs a test in a world of its own on every kind of database.
+func onEach(t *testing.T, test func(*testing.T, *world)) {
+	t.Parallel()
+	for kind, name := range map[string]func(*testing.T) string{"sqlite": onFile, "postgres": func(t *testing.T) string { return storetest.Database(t) }} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			test(t, newWorld(t, name(t)))
+		})
+	}
+}
+
+func newWorld(t *testing.T, name string) *world {
 	t.Helper()
-	w := &world{T: t, path: filepath.Join(t.TempDir(), "house.db"), now: time.Unix(begin, 0)}
+	w := &world{T: t, name: name, now: time.Unix(begin, 0)}
 	for i := range 4 {
 		secret := evm.Keccak256([]byte("key"), []byte{byte(i)})
 		key, err := evm.NewKey(secret[:])
@@ -89,7 +103,7 @@ func newWorld(t *testing.T) *world {
 // open opens the database, and a house over it.
 func (w *world) open() {
 	w.Helper()
-	s, err := store.Open(w.Context(), w.path)
+	s, err := store.Open(w.Context(), w.name)
 	if err != nil {
 		w.Fatal(err)
 	}
