@@ -50,7 +50,8 @@ var below = map[string][]string{
 	"login":                   {"evm", "x402"},
 	"login/logintest":         {"evm", "login"},
 	"store":                   {"clearing", "evm", "facilitator/desk", "guarantee", "ledger", "login", "money", "purchase", "webhook", "webhook/courier"},
-	"store/storetest":         {},
+	"internal/postgres":       {},
+	"store/storetest":         {"internal/postgres"},
 	"payer":                   {"api/client", "evm", "exact", "guarantee", "money", "network", "purchase", "x402"},
 	"paywall":                 {"api/client", "evm", "exact", "guarantee", "money", "network", "purchase", "x402"},
 	"interop":                 {},
@@ -139,7 +140,7 @@ func TestNobodyReachesWhatIsNotTheirs(t *testing.T) {
 	}
 	for _, p := range all {
 		for _, imp := range p.Imports {
-			if (imp == "modernc.org/sqlite" || strings.HasPrefix(imp, "github.com/jackc/pgx")) && p.name() != "store" && p.name() != "store/storetest" {
+			if (imp == "modernc.org/sqlite" || strings.HasPrefix(imp, "github.com/jackc/pgx")) && p.name() != "store" && p.name() != "internal/postgres" {
 				t.Errorf("%s imports a SQL driver; only store does", p.name())
 			}
 			if strings.HasPrefix(imp, "github.com/ethereum/go-ethereum") && !mayUseGeth(p.name(), imp) {

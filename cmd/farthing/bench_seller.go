@@ -88,7 +88,7 @@ func (b *bench) purchase(i int) purchase.Purchase {
 func (b *bench) cycle(name string) side {
 	const key = "filled house"
 	fill := func(ctx context.Context, n int) (time.Duration, error) {
-		h, err := b.openHouse(ctx, 0, nil)
+		h, err := b.openHouse(ctx, houseOptions{})
 		if err != nil {
 			return 0, err
 		}
@@ -169,7 +169,7 @@ func (b *bench) openShop(ctx context.Context) (s *shop, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.house, err = b.openHouse(ctx, 0, nil); err != nil {
+	if s.house, err = b.openHouse(ctx, houseOptions{}); err != nil {
 		return s, err
 	}
 	house, err := s.house.serve()

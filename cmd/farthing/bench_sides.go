@@ -33,23 +33,37 @@ func (b *bench) side(ctx context.Context, name string) (side, error) {
 	case "recover":
 		return b.recover(), nil
 	case "naive":
-		// The house as it is, but one guarantee to a transaction and one signature to a certificate. Its callers are as many as
-		// those of admit-1-concurrent, so that it too verifies and certifies on all cores while the disk works.
-		return b.admission(ctx, b.Sizes.Naive, 1, benchCallers, 1, false)
+		return b.naive(ctx, everybodys)
+	case "naive-hot":
+		return b.naive(ctx, hotPayers)
 	case "admit-64":
-		return b.admission(ctx, b.Sizes.Admit, 0, benchCalls, benchCall, true)
-	case "admit-1-concurrent":
-		return b.admission(ctx, b.Sizes.Admit, 0, benchCallers, 1, true)
+		return b.admission(ctx, houseOptions{server: true}, b.Sizes.Admit, benchCalls, benchCall, true)
+	case "admit-64-hot":
+		return b.admission(ctx, houseOptions{server: true, whose: hotPayers}, b.Sizes.Admit, benchCalls, benchCall, true)
+	case "admit-single":
+		return b.admission(ctx, houseOptions{server: true}, b.Sizes.Singles, benchCalls, benchCall, false)
+	case "admit-file":
+		return b.admission(ctx, houseOptions{}, b.Sizes.Admit, benchCalls, benchCall, true)
 	case "http-64":
-		return b.overHTTP(ctx, benchCalls, benchCall)
+		return b.overHTTP(ctx, houseOptions{server: true}, benchCalls, benchCall)
 	case "http-1":
-		return b.overHTTP(ctx, benchCallers, 1)
+		return b.overHTTP(ctx, houseOptions{server: true}, benchCallers, 1)
+	case "http-file":
+		return b.overHTTP(ctx, houseOptions{}, benchCalls, benchCall)
+	case "bls":
+		return b.certifiers(), nil
+	case "offered-17":
+		return b.offered(ctx, 0.17)
+	case "offered-42":
+		return b.offered(ctx, 0.42)
+	case "offered-60":
+		return b.offered(ctx, 0.6)
+	case "closing", "latency-before", "latency-closing", "latency-p99-before", "latency-p99-closing", "memory-closing", "memory-open", "restart", "cpu-few", "cpu-many":
+		return b.full(name), nil
 	case "signature":
 		return b.signature(), nil
 	case "database":
 		return b.transaction(ctx)
-	case "bls-single":
-		return b.single(), nil
 	case "bls-batch-64":
 		return b.batched(), nil
 	case "json":
@@ -115,8 +129,8 @@ func (b *bench) recover() side {
 }
 
 // admission hands guarantees to a house in this process.
-func (b *bench) admission(ctx context.Context, count, groupMax, callers, size int, batch bool) (side, error) {
-	h, err := b.openHouse(ctx, groupMax, nil)
+func (b *bench) admission(ctx context.Context, o houseOptions, count, callers, size int, batch bool) (side, error) {
+	h, err := b.openHouse(ctx, o)
 	if err != nil {
 		return side{}, err
 	}
@@ -131,8 +145,8 @@ func (b *bench) admission(ctx context.Context, count, groupMax, callers, size in
 
 // overHTTP hands guarantees to a house over HTTP, through the client that sellers use. With a size of one the client
 // joins what is certified at the same time.
-func (b *bench) overHTTP(ctx context.Context, callers, size int) (side, error) {
-	h, err := b.openHouse(ctx, 0, nil)
+func (b *bench) overHTTP(ctx context.Context, o houseOptions, callers, size int) (side, error) {
+	h, err := b.openHouse(ctx, o)
 	if err != nil {
 		return side{}, err
 	}
@@ -204,10 +218,10 @@ func (t *timedBook) Write(ctx context.Context, fn func(clearing.Tx) error) error
 // before the first statement to after the flush.
 func (b *bench) transaction(ctx context.Context) (side, error) {
 	var book *timedBook
-	h, err := b.openHouse(ctx, 0, func(inner clearing.Book) clearing.Book {
+	h, err := b.openHouse(ctx, houseOptions{server: true, wrap: func(inner clearing.Book) clearing.Book {
 		book = &timedBook{Book: inner}
 		return book
-	})
+	}})
 	if err != nil {
 		return side{}, err
 	}
@@ -232,20 +246,19 @@ func (b *bench) claims(ctx context.Context, n int) (domain, cycle evm.Hash, clai
 	return domain, cycle, claims, err
 }
 
-// single certifies each guarantee by a signature of its own, on one core.
-func (b *bench) single() side {
-	return side{count: b.Sizes.Single, slice: func(ctx context.Context, n int) (time.Duration, error) {
+// certifiers signs certificates of one guarantee each on all cores: as many as the machine can make.
+func (b *bench) certifiers() side {
+	return side{count: b.Sizes.Singles, slice: func(ctx context.Context, n int) (time.Duration, error) {
 		_, _, claims, err := b.claims(ctx, n)
 		if err != nil {
 			return 0, err
 		}
 		began := time.Now()
-		for _, c := range claims {
-			if _, err := b.authority.Certify(c); err != nil {
-				return 0, err
-			}
-		}
-		return time.Since(began), nil
+		err = inParallel(ctx, runtime.GOMAXPROCS(0), n, 1, func(i, _ int) error {
+			_, err := b.authority.Certify(claims[i])
+			return err
+		})
+		return time.Since(began), err
 	}}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,14 +17,16 @@ import (
 var tinySizes = sizes{
 	Accounts: 20,
 	Recover:  64, Admit: 128, Naive: 4, HTTP: 128,
-	Signature: 8, Single: 2, Batched: 64, JSON: 64, Bodies: 64,
+	Signature: 8, Singles: 4, Batched: 64, JSON: 64, Bodies: 64,
 	Purchases: 8, Serial: 4, Netted: 100, Paid: 8, Unpaid: 16,
 	Verified: 16, Calls: 8, Settled: 8, Alone: 4, Open: 8,
+	Few: 100, Stored: 250, Closing: 100, Measured: 64,
+	Offered: 10 * time.Millisecond,
 }
 
 func tinyBench(t *testing.T) *bench {
 	t.Helper()
-	b, err := newBench(t.Context(), benchConfig{Dir: t.TempDir(), Rounds: 1, Sizes: tinySizes, Now: time.Unix(1_782_122_400, 0), Story: t.Logf})
+	b, err := newBench(t.Context(), benchConfig{Dir: t.TempDir(), Postgres: os.Getenv("FARTHING_POSTGRES"), Rounds: 1, Sizes: tinySizes, Now: time.Unix(1_782_122_400, 0), Story: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +36,8 @@ func tinyBench(t *testing.T) *bench {
 
 func TestBenchRows(t *testing.T) {
 	t.Parallel()
-	rows, err := tinyBench(t).measure(t.Context(), nil)
+	b := tinyBench(t)
+	rows, err := b.measure(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +53,12 @@ func TestBenchRows(t *testing.T) {
 		if row.Ratio != nil && *row.Ratio != rounded(row.Value / *row.Baseline) {
 			t.Errorf("%s: ratio %v of %v and %v", row.Name, *row.Ratio, row.Value, *row.Baseline)
 		}
-		if row.Met != nil && *row.Met != (*row.Ratio >= *row.Goal) && !(row.Most && *row.Met == (*row.Ratio <= *row.Goal)) {
-			t.Errorf("%s: met is %v at %v of %v", row.Name, *row.Met, *row.Ratio, *row.Goal)
+		compared := row.Value
+		if row.Ratio != nil {
+			compared = *row.Ratio
+		}
+		if row.Met != nil && *row.Met != (compared >= *row.Goal) && !(row.Most && *row.Met == (compared <= *row.Goal)) {
+			t.Errorf("%s: met is %v at %v of %v", row.Name, *row.Met, compared, *row.Goal)
 		}
 		line, err := json.Marshal(row)
 		var members map[string]any
@@ -61,7 +69,12 @@ func TestBenchRows(t *testing.T) {
 			t.Errorf("%s: members %q, want %q", row.Name, got, want)
 		}
 	}
-	if want := benchNames(); !slices.Equal(names, want) {
+	want := benchNames()
+	if b.serverless != nil && os.Getenv("FARTHING_CI") != "1" {
+		t.Logf("without the rows that need PostgreSQL: %v", b.serverless)
+		want = slices.DeleteFunc(want, func(name string) bool { return !slices.Contains(names, name) })
+	}
+	if !slices.Equal(names, want) {
 		t.Errorf("rows %q, want %q", names, want)
 	}
 	var table bytes.Buffer
@@ -76,11 +89,11 @@ func TestBenchRows(t *testing.T) {
 func TestBenchMeasuresOnlyWhatIsAskedFor(t *testing.T) {
 	t.Parallel()
 	b := tinyBench(t)
-	rows, err := b.measure(t.Context(), []string{"signature", "purchase"})
+	rows, err := b.measure(t.Context(), []string{"file-http-64", "purchase"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != 2 || rows[0].Name != "signature" || rows[1].Name != "purchase" {
+	if len(rows) != 2 || rows[0].Name != "file-http-64" || rows[1].Name != "purchase" {
 		t.Errorf("rows %+v", rows)
 	}
 	if want := 1 + 2; b.databases != want { // the house behind HTTP, and two books of purchases
@@ -124,7 +137,7 @@ func TestBenchFailsWhenTheHouseRefuses(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	b := tinyBench(t)
-	h, err := b.openHouse(ctx, 0, nil)
+	h, err := b.openHouse(ctx, houseOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +185,7 @@ func TestBenchKnowsItsNames(t *testing.T) {
 		if code := p.Main(t.Context(), args); code != 2 || out.Len() > 0 {
 			t.Errorf("%q: exit %d, printed %q", args, code, out.String())
 		}
-		if args[1] == "admit-65" && !strings.Contains(story.String(), "admit-64-of-recover") {
+		if args[1] == "admit-65" && !strings.Contains(story.String(), "admit-64-hot") {
 			t.Errorf("known names are not listed: %s", story.String())
 		}
 	}
