@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -181,12 +182,12 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 }
 
 // holdFor reads what a group is decided by, in the one order: the cycles that would take its guarantees, and the accounts of
-// its payers and of those whose claims may back a refund.
+// its payers and of those whose claims may back a refund, and which of its guarantees are there.
 func (h *House) holdFor(v *view, group []*admission) error {
-	var accounts []ownerAsset
-	for _, it := range group {
+	accounts, keys := make([]AccountKey, 0, len(group)), make([]guarantee.Key, len(group))
+	for i, it := range group {
 		c := it.Signed.Claims
-		accounts = append(accounts, ownerAsset{c.Payer, c.Asset})
+		accounts, keys[i] = append(accounts, AccountKey{c.Payer, c.Asset}), c.Key()
 		if _, _, err := h.openCycle(v, c.Asset, unix(it.now)); err != nil {
 			return err
 		}
@@ -196,20 +197,24 @@ func (h *House) holdFor(v *view, group []*admission) error {
 				return err
 			}
 			if found {
-				accounts = append(accounts, ownerAsset{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
+				accounts = append(accounts, AccountKey{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
 			}
 		}
 	}
-	return v.hold(nil, accounts)
+	if err := v.hold(nil, accounts); err != nil {
+		return err
+	}
+	known, err := v.tx.GuaranteesByKey(keys)
+	v.guarantees = make(map[guarantee.Key]Guarantee, len(group))
+	maps.Copy(v.guarantees, known)
+	return err
 }
 
 // admit decides on one guarantee. refused is a rule's word, err the store's.
 func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g Guarantee, replayed bool, refused, err error) {
 	c := it.Signed.Claims
-	old, found, err := v.tx.GuaranteeByKey(c.Key())
+	old, found := v.guarantees[c.Key()]
 	switch {
-	case err != nil:
-		return g, false, nil, err
 	case found && old.Digest == it.digest:
 		return old, true, nil, nil
 	case found:
@@ -271,6 +276,7 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 		g = h.promise(it, cycle.Ref)
 	}
 	g.Backed, _ = c.Amount.Sub(locked)
+	v.guarantees[c.Key()] = g
 	return g, false, nil, v.tx.AddGuarantee(g)
 }
 
@@ -323,10 +329,8 @@ func (b *batch) certificate(h *House, c CycleRef, place int) (guarantee.Certific
 	return b.certificates[place], nil
 }
 
-type ownerAsset struct{ owner, asset evm.Address }
-
-func compareOwnerAsset(a, b ownerAsset) int {
-	return cmp.Or(slices.Compare(a.asset[:], b.asset[:]), slices.Compare(a.owner[:], b.owner[:]))
+func compareAccountKeys(a, b AccountKey) int {
+	return cmp.Or(slices.Compare(a.Asset[:], b.Asset[:]), slices.Compare(a.Owner[:], b.Owner[:]))
 }
 
 // parallel calls f(0) … f(n−1), on all cores if there are several calls to make, and returns when all have.

@@ -31,6 +31,8 @@ type Tx interface {
 	// is that payer's in the asset, its guarantees and what they come to, until the write ends.
 	Account(owner, asset evm.Address) (Account, error)
 	PutAccount(Account) error
+	// Accounts is Account of several, in the order given.
+	Accounts([]AccountKey) ([]Account, error)
 	// Balance is for the accounts that are no owner's collateral: world, pot, bond.
 	Balance(ledger.Account) (ledger.Balance, error)
 	PutBalance(ledger.Account, ledger.Balance) error
@@ -44,8 +46,10 @@ type Tx interface {
 	Balances(asset evm.Address) iter.Seq2[BalanceRow, error]
 
 	GuaranteeByKey(guarantee.Key) (Guarantee, bool, error)
+	// GuaranteesByKey returns those of the keys that are there.
+	GuaranteesByKey([]guarantee.Key) (map[guarantee.Key]Guarantee, error)
 	GuaranteeByDigest(evm.Hash) (Guarantee, bool, error)
-	// AddGuarantee's key and digest must be new.
+	// AddGuarantee's key must be new, and so its digest is. Whether it is may be found out at the end of the write.
 	AddGuarantee(Guarantee) error
 	// LowerGuarantee replaces what is payable, the note that says so, and the evidence with it. The guarantee must be there.
 	LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error
@@ -121,6 +125,9 @@ type Tx interface {
 	// PruneBlocks forgets the blocks of the stream before number: they can no longer be unwound.
 	PruneBlocks(stream Stream, number uint64) error
 }
+
+// AccountKey names an account.
+type AccountKey struct{ Owner, Asset evm.Address }
 
 // BalanceRow is an account and its balance.
 type BalanceRow struct {

@@ -24,7 +24,7 @@ type Memory struct {
 
 // memory is guarded by Memory's mu.
 type memory struct {
-	accounts   map[ownerAsset]Account
+	accounts   map[AccountKey]Account
 	balances   map[ledger.Account]ledger.Balance
 	transfers  map[string]ledger.Transfer
 	guarantees map[evm.Hash]Guarantee
@@ -72,7 +72,7 @@ type blockRow struct {
 // NewMemory returns an empty book.
 func NewMemory() *Memory {
 	return &Memory{memory: memory{
-		accounts: make(map[ownerAsset]Account), balances: make(map[ledger.Account]ledger.Balance),
+		accounts: make(map[AccountKey]Account), balances: make(map[ledger.Account]ledger.Balance),
 		transfers: make(map[string]ledger.Transfer), guarantees: make(map[evm.Hash]Guarantee),
 		keys: make(map[guarantee.Key]evm.Hash), inCycle: make(map[CycleRef][]evm.Hash),
 		ofParty: make(map[cycleParty][]evm.Hash), payable: make(map[cycleParty]money.Amount),
@@ -195,13 +195,21 @@ func keepOld[K comparable, V any](tx *memoryTx, m map[K]V, k K) {
 }
 
 func (tx *memoryTx) Account(owner, asset evm.Address) (Account, error) {
-	a := tx.accounts[ownerAsset{owner, asset}]
+	a := tx.accounts[AccountKey{owner, asset}]
 	a.Owner, a.Asset = owner, asset
 	return a, nil
 }
 
+func (tx *memoryTx) Accounts(keys []AccountKey) (all []Account, err error) {
+	for _, k := range keys {
+		a, _ := tx.Account(k.Owner, k.Asset)
+		all = append(all, a)
+	}
+	return all, nil
+}
+
 func (tx *memoryTx) PutAccount(a Account) error {
-	return put(tx, tx.accounts, ownerAsset{a.Owner, a.Asset}, a, Account{Owner: a.Owner, Asset: a.Asset})
+	return put(tx, tx.accounts, AccountKey{a.Owner, a.Asset}, a, Account{Owner: a.Owner, Asset: a.Asset})
 }
 
 func (tx *memoryTx) Balance(a ledger.Account) (ledger.Balance, error) { return tx.balances[a], nil }
@@ -230,8 +238,8 @@ func (tx *memoryTx) DropTransfer(id string) error {
 func (tx *memoryTx) Balances(asset evm.Address) iter.Seq2[BalanceRow, error] {
 	var rows []BalanceRow
 	for k, a := range tx.accounts {
-		if k.asset == asset {
-			rows = append(rows, BalanceRow{collateralOf(k.owner, asset), a.Balance})
+		if k.Asset == asset {
+			rows = append(rows, BalanceRow{collateralOf(k.Owner, asset), a.Balance})
 		}
 	}
 	for a, b := range tx.balances {
@@ -259,6 +267,16 @@ func (tx *memoryTx) GuaranteeByKey(k guarantee.Key) (Guarantee, bool, error) {
 		return Guarantee{}, false, nil
 	}
 	return tx.GuaranteeByDigest(digest)
+}
+
+func (tx *memoryTx) GuaranteesByKey(keys []guarantee.Key) (map[guarantee.Key]Guarantee, error) {
+	known := make(map[guarantee.Key]Guarantee)
+	for _, k := range keys {
+		if g, found, _ := tx.GuaranteeByKey(k); found {
+			known[k] = g
+		}
+	}
+	return known, nil
 }
 
 func (tx *memoryTx) GuaranteeByDigest(digest evm.Hash) (Guarantee, bool, error) {

@@ -100,7 +100,7 @@ func (h *House) noteGroup(ctx context.Context, group []*noting) {
 // tells which they are.
 func (v *view) holdFor(group []*noting) error {
 	var cycles []CycleRef
-	var accounts []ownerAsset
+	var accounts []AccountKey
 	for _, it := range group {
 		g, found, err := v.tx.GuaranteeByDigest(it.note.Digest)
 		if err != nil {
@@ -108,7 +108,7 @@ func (v *view) holdFor(group []*noting) error {
 		}
 		if found {
 			cycles = append(cycles, g.Cycle)
-			accounts = append(accounts, ownerAsset{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
+			accounts = append(accounts, AccountKey{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
 		}
 	}
 	return v.hold(cycles, accounts)

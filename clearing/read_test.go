@@ -123,20 +123,20 @@ func TestCheckFinds(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*Memory){
 		"a unit too much in an account": func(m *Memory) {
-			a := m.accounts[ownerAsset{party(0), dollar}]
+			a := m.accounts[AccountKey{party(0), dollar}]
 			a.Balance.CreditsPosted, _ = a.Balance.CreditsPosted.Add(money.Units(1))
-			m.accounts[ownerAsset{party(0), dollar}] = a
+			m.accounts[AccountKey{party(0), dollar}] = a
 		},
 		"exposure without a guarantee": func(m *Memory) {
-			m.accounts[ownerAsset{party(7), dollar}] = Account{Owner: party(7), Asset: dollar, Balance: ledger.Balance{DebitsPending: money.Units(1)}}
+			m.accounts[AccountKey{party(7), dollar}] = Account{Owner: party(7), Asset: dollar, Balance: ledger.Balance{DebitsPending: money.Units(1)}}
 		},
 		"a guarantee without exposure": func(m *Memory) {
-			a := m.accounts[ownerAsset{party(0), dollar}]
+			a := m.accounts[AccountKey{party(0), dollar}]
 			a.Balance.DebitsPending = money.Amount{}
-			m.accounts[ownerAsset{party(0), dollar}] = a
+			m.accounts[AccountKey{party(0), dollar}] = a
 		},
 		"an account that is gone": func(m *Memory) {
-			delete(m.accounts, ownerAsset{party(0), dollar})
+			delete(m.accounts, AccountKey{party(0), dollar})
 			m.balances[worldOf(dollar)] = ledger.Balance{}
 			m.balances[potOf(CycleRef{dollar, start})] = ledger.Balance{}
 		},

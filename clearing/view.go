@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/ledger"
 )
 
@@ -14,10 +15,12 @@ import (
 type view struct {
 	tx        Tx
 	readCycle func(CycleRef) (Cycle, bool, error)
-	accounts  map[ownerAsset]*accountRow
+	accounts  map[AccountKey]*accountRow
 	balances  map[ledger.Account]*ledger.Balance
 	cycles    map[CycleRef]*cycleRow
 	schedules map[evm.Address][]Schedule
+	// Of a group of admissions: those of its keys that are there, and what it has admitted itself.
+	guarantees map[guarantee.Key]Guarantee
 }
 
 type accountRow struct {
@@ -33,7 +36,7 @@ type cycleRow struct {
 // newView returns the view of a write that may change cycles, and newKeepingView of one that relies on them only.
 func newView(tx Tx) *view {
 	return &view{
-		tx: tx, readCycle: tx.Cycle, accounts: make(map[ownerAsset]*accountRow), balances: make(map[ledger.Account]*ledger.Balance),
+		tx: tx, readCycle: tx.Cycle, accounts: make(map[AccountKey]*accountRow), balances: make(map[ledger.Account]*ledger.Balance),
 		cycles: make(map[CycleRef]*cycleRow), schedules: make(map[evm.Address][]Schedule),
 	}
 }
@@ -46,7 +49,7 @@ func newKeepingView(tx Tx) *view {
 
 // account returns the row of the view, which the caller may change if it says so by changed.
 func (v *view) account(owner, asset evm.Address) (*accountRow, error) {
-	key := ownerAsset{owner, asset}
+	key := AccountKey{owner, asset}
 	if row, ok := v.accounts[key]; ok {
 		return row, nil
 	}
@@ -79,18 +82,21 @@ func (v *view) putCycle(c Cycle) { v.cycles[c.Ref] = &cycleRow{Cycle: c, found: 
 
 // hold reads cycles and accounts in the order in which all writes read them, so that no two of them each have what the
 // other waits for: cycles first, each kind sorted.
-func (v *view) hold(cycles []CycleRef, accounts []ownerAsset) error {
+func (v *view) hold(cycles []CycleRef, accounts []AccountKey) error {
 	slices.SortFunc(cycles, compareRefs)
 	for _, ref := range slices.Compact(cycles) {
 		if _, _, err := v.cycle(ref); err != nil {
 			return err
 		}
 	}
-	slices.SortFunc(accounts, compareOwnerAsset)
-	for _, a := range slices.Compact(accounts) {
-		if _, err := v.account(a.owner, a.asset); err != nil {
-			return err
-		}
+	accounts = slices.DeleteFunc(accounts, func(k AccountKey) bool { return v.accounts[k] != nil })
+	slices.SortFunc(accounts, compareAccountKeys)
+	rows, err := v.tx.Accounts(slices.Compact(accounts))
+	if err != nil {
+		return err
+	}
+	for _, a := range rows {
+		v.accounts[AccountKey{a.Owner, a.Asset}] = &accountRow{Account: a}
 	}
 	return nil
 }
@@ -156,7 +162,7 @@ func (v *view) sides(t ledger.Transfer) (debit, credit *ledger.Balance, err erro
 
 // flush writes what was changed.
 func (v *view) flush() error {
-	for _, key := range slices.SortedFunc(maps.Keys(v.accounts), compareOwnerAsset) {
+	for _, key := range slices.SortedFunc(maps.Keys(v.accounts), compareAccountKeys) {
 		if row := v.accounts[key]; row.dirty {
 			if err := v.tx.PutAccount(row.Account); err != nil {
 				return err

@@ -1,10 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"database/sql"
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
@@ -20,10 +23,11 @@ func sides(b *ledger.Balance) []any {
 
 // Account implements [clearing.Tx].
 func (t *tx) Account(owner, asset evm.Address) (clearing.Account, error) {
+	if a, ok := t.accounts[[2]evm.Address{owner, asset}]; ok {
+		return a, nil
+	}
 	a := clearing.Account{Owner: owner, Asset: asset}
-	found, err := t.one("SELECT "+accountColumns+" FROM account WHERE owner = ? AND asset = ?"+t.held(), []any{owner[:], asset[:]},
-		append(sides(&a.Balance), &a.WithdrawHead, &a.WithdrawConfirmed, &a.LimitHead, &a.LimitConfirmed,
-			flag{&a.LimitedHead}, flag{&a.LimitedConfirmed}, flag{&a.AutoSettle})...)
+	found, err := t.one("SELECT "+accountColumns+" FROM account WHERE owner = ? AND asset = ?"+t.held(), []any{owner[:], asset[:]}, accountDest(&a)...)
 	if err != nil {
 		return clearing.Account{}, corrupt("account", accountKey(owner, asset), err)
 	}
@@ -31,17 +35,72 @@ func (t *tx) Account(owner, asset evm.Address) (clearing.Account, error) {
 	return a, nil
 }
 
-// PutAccount implements [clearing.Tx].
+func accountDest(a *clearing.Account) []any {
+	return append(sides(&a.Balance), &a.WithdrawHead, &a.WithdrawConfirmed, &a.LimitHead, &a.LimitConfirmed,
+		flag{&a.LimitedHead}, flag{&a.LimitedConfirmed}, flag{&a.AutoSettle})
+}
+
+// Accounts implements [clearing.Tx].
+func (t *tx) Accounts(keys []clearing.AccountKey) (all []clearing.Account, err error) {
+	if t.dialect.locks {
+		return t.accountsAtOnce(keys)
+	}
+	for _, k := range keys {
+		a, err := t.Account(k.Owner, k.Asset)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// PutAccount implements [clearing.Tx]. The row is written with others, before anybody looks for it.
 func (t *tx) PutAccount(a clearing.Account) error {
+	if t.accounts == nil {
+		t.accounts = make(map[[2]evm.Address]clearing.Account)
+	}
+	t.accounts[[2]evm.Address{a.Owner, a.Asset}] = a
+	return nil
+}
+
+const accountConflict = `
+	ON CONFLICT (owner, asset) DO UPDATE SET
+		debits_pending = excluded.debits_pending, debits_posted = excluded.debits_posted,
+		credits_pending = excluded.credits_pending, credits_posted = excluded.credits_posted,
+		withdraw_head = excluded.withdraw_head, withdraw_confirmed = excluded.withdraw_confirmed,
+		limit_head = excluded.limit_head, limit_confirmed = excluded.limit_confirmed,
+		limited_head = excluded.limited_head, limited_confirmed = excluded.limited_confirmed,
+		auto_settle = excluded.auto_settle`
+
+// putAccounts writes the accounts that were put.
+func (t *tx) putAccounts() error {
+	accounts := slices.SortedFunc(maps.Values(t.accounts), func(a, b clearing.Account) int {
+		return cmp.Or(slices.Compare(a.Asset[:], b.Asset[:]), slices.Compare(a.Owner[:], b.Owner[:]))
+	})
+	t.accounts = nil
+	if t.dialect.locks {
+		old := accounts[:0]
+		for _, a := range accounts {
+			if !t.absent[[2]evm.Address{a.Owner, a.Asset}] {
+				old = append(old, a)
+			} else if err := t.putAccount(a); err != nil {
+				return err
+			}
+		}
+		return t.putAccountsAtOnce(old)
+	}
+	for _, a := range accounts {
+		if err := t.putAccount(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) putAccount(a clearing.Account) error {
 	return t.upsert("account", [2]evm.Address{a.Owner, a.Asset}, accountKey(a.Owner, a.Asset), `INSERT INTO account (owner, asset, `+accountColumns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, `
-		ON CONFLICT (owner, asset) DO UPDATE SET
-			debits_pending = excluded.debits_pending, debits_posted = excluded.debits_posted,
-			credits_pending = excluded.credits_pending, credits_posted = excluded.credits_posted,
-			withdraw_head = excluded.withdraw_head, withdraw_confirmed = excluded.withdraw_confirmed,
-			limit_head = excluded.limit_head, limit_confirmed = excluded.limit_confirmed,
-			limited_head = excluded.limited_head, limited_confirmed = excluded.limited_confirmed,
-			auto_settle = excluded.auto_settle`,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, accountConflict,
 		a.Owner[:], a.Asset[:],
 		a.Balance.DebitsPending, a.Balance.DebitsPosted, a.Balance.CreditsPending, a.Balance.CreditsPosted,
 		a.WithdrawHead, a.WithdrawConfirmed, a.LimitHead, a.LimitConfirmed,
@@ -123,6 +182,10 @@ func (t *tx) DropTransfer(id string) error {
 // Balances implements [clearing.Tx].
 func (t *tx) Balances(asset evm.Address) iter.Seq2[clearing.BalanceRow, error] {
 	return func(yield func(clearing.BalanceRow, error) bool) {
+		if err := t.flush(); err != nil {
+			yield(clearing.BalanceRow{}, err)
+			return
+		}
 		var shared []clearing.BalanceRow
 		err := t.each(`SELECT kind, cycle, debits_pending, debits_posted, credits_pending, credits_posted
 			FROM balance WHERE asset = ? ORDER BY kind, cycle`, []any{asset[:]}, func(rows *sql.Rows) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/farthing402/farthing/clearing"
+	"github.com/farthing402/farthing/evm"
 )
 
 // book is the clearing house's view. It implements [clearing.Book].
@@ -30,11 +31,28 @@ func (b book) Write(ctx context.Context, fn func(clearing.Tx) error) error {
 // tx is a transaction on the book. Its methods are in the files named for what they keep.
 type tx struct {
 	*session
-	stop func() error        // why to stop a long read
-	sums map[payerCycle]*sum // what the payers touched so far have guaranteed; see guarantees.go
+	stop func() error // why to stop a long read
+	// What is to be written, many rows at a time: when somebody wants to read it, or at the end.
+	added    []clearing.Guarantee
+	accounts map[[2]evm.Address]clearing.Account
+	sums     map[payerCycle]*sum
 	// What was not there when it was read, by key. It cannot be locked; putting it is inserting it, and if somebody else was
 	// faster the write is run again.
 	absent map[any]bool
+}
+
+// flush writes what was gathered; it ends every transaction that succeeds.
+func (t *tx) flush() error {
+	if len(t.added)+len(t.accounts)+len(t.sums) == 0 {
+		return nil
+	}
+	if err := t.insertGuarantees(); err != nil {
+		return err
+	}
+	if err := t.putAccounts(); err != nil {
+		return err
+	}
+	return t.putSums()
 }
 
 // remember notes whether the row of a key was there when this write read it.

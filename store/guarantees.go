@@ -73,6 +73,9 @@ func checkGuarantee(g clearing.Guarantee) error {
 
 // GuaranteeByKey implements [clearing.Tx].
 func (t *tx) GuaranteeByKey(k guarantee.Key) (clearing.Guarantee, bool, error) {
+	if err := t.flush(); err != nil {
+		return clearing.Guarantee{}, false, err
+	}
 	// Most keys that are asked for are new. The index alone says so; asking for a row's fifteen columns takes twice as
 	// long, even if there is no row.
 	var seq int64
@@ -87,8 +90,32 @@ func (t *tx) GuaranteeByKey(k guarantee.Key) (clearing.Guarantee, bool, error) {
 	return t.guarantee(k, "WHERE seq = ?", seq)
 }
 
+// GuaranteesByKey implements [clearing.Tx].
+func (t *tx) GuaranteesByKey(keys []guarantee.Key) (map[guarantee.Key]clearing.Guarantee, error) {
+	if t.dialect.locks {
+		return t.guaranteesByKeyAtOnce(keys)
+	}
+	var known map[guarantee.Key]clearing.Guarantee // almost always empty
+	for _, k := range keys {
+		g, found, err := t.GuaranteeByKey(k)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			if known == nil {
+				known = make(map[guarantee.Key]clearing.Guarantee)
+			}
+			known[k] = g
+		}
+	}
+	return known, nil
+}
+
 // GuaranteeByDigest implements [clearing.Tx].
 func (t *tx) GuaranteeByDigest(digest evm.Hash) (clearing.Guarantee, bool, error) {
+	if err := t.flush(); err != nil {
+		return clearing.Guarantee{}, false, err
+	}
 	return t.guarantee(digest, "WHERE digest = ?", digest[:])
 }
 
@@ -104,25 +131,43 @@ func (t *tx) guarantee(key any, where string, args ...any) (g clearing.Guarantee
 	return g, found, nil
 }
 
-// AddGuarantee implements [clearing.Tx].
+// AddGuarantee implements [clearing.Tx]. The row is written with others, before anybody looks for it.
 func (t *tx) AddGuarantee(g clearing.Guarantee) error {
 	if err := checkGuarantee(g); err != nil {
 		return fmt.Errorf("guarantee %s: %w", g.Digest, err)
 	}
-	var reason, signature []byte
-	if g.Note != nil {
-		reason, signature = g.Note.Reason[:], g.Note.Signature[:]
+	t.added = append(t.added, g)
+	return t.addSum(g.Cycle, g.Signed.Claims.Payer, money.Amount{}, g.Payable)
+}
+
+const guaranteeInserted = `payer, asset, payee, req_id, amount, timestamp, form, signature, digest, cycle_start, payable,
+	note_reason, note_signature, admitted_at, evidence, backed, pledged`
+
+// insertGuarantees writes what was added.
+func (t *tx) insertGuarantees() error {
+	added := t.added
+	t.added = t.added[:0]
+	if len(added) == 0 {
+		return nil
 	}
-	c := g.Signed.Claims
-	if err := t.put("guarantee", g.Digest, `INSERT INTO guarantee (payer, asset, payee, req_id, amount, timestamp, form, signature,
-		digest, cycle_start, payable, note_reason, note_signature, admitted_at, evidence, backed, pledged)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		c.Payer[:], c.Asset[:], c.Payee[:], c.ReqID[:], c.Amount, c.Timestamp, string(g.Signed.Form), g.Signed.Signature[:],
-		g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At, evidence(g.Evidence),
-		amountOrNull{&g.Backed}, amountOrNull{&g.Pledged}); err != nil {
-		return err
+	if t.dialect.locks {
+		return t.insertGuaranteesAtOnce(added)
 	}
-	return t.addSum(g.Cycle, c.Payer, money.Amount{}, g.Payable)
+	for _, g := range added {
+		var reason, signature []byte
+		if g.Note != nil {
+			reason, signature = g.Note.Reason[:], g.Note.Signature[:]
+		}
+		c := g.Signed.Claims
+		if err := t.put("guarantee", g.Digest, `INSERT INTO guarantee (`+guaranteeInserted+`)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			c.Payer[:], c.Asset[:], c.Payee[:], c.ReqID[:], c.Amount, c.Timestamp, string(g.Signed.Form), g.Signed.Signature[:],
+			g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At, evidence(g.Evidence),
+			amountOrNull{&g.Backed}, amountOrNull{&g.Pledged}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // evidence is how a guarantee's evidence is written.
@@ -203,19 +248,14 @@ func (t *tx) GuaranteesOf(c clearing.CycleRef, participant evm.Address) iter.Seq
 func (t *tx) guarantees(query string, args func(after int64) []any) iter.Seq2[clearing.Guarantee, error] {
 	return func(yield func(clearing.Guarantee, error) bool) {
 		pages(t, yield, int64(0), func(after int64, page []clearing.Guarantee) ([]clearing.Guarantee, int64, error) {
-			err := t.each(query, args(after), func(rows *sql.Rows) error {
-				var r guaranteeRow
-				err := rows.Scan(r.dest()...)
-				after = r.seq
-				var g clearing.Guarantee
-				if err == nil {
-					g, err = r.guarantee()
-				}
-				if err != nil {
-					return corrupt("guarantee", fmt.Sprintf("seq %d, digest %s", r.seq, r.Digest), err)
-				}
-				page = append(page, g)
-				return nil
+			err := t.flush()
+			if err != nil {
+				return page, after, err
+			}
+			err = t.each(query, args(after), func(rows *sql.Rows) error {
+				g, seq, err := scanGuarantee(rows)
+				page, after = append(page, g), seq
+				return err
 			})
 			return page, after, err
 		})
@@ -231,6 +271,9 @@ func (t *tx) Lines(c clearing.CycleRef) iter.Seq2[[]clearing.Line, error] {
 		for after, more := int64(0), true; more; {
 			page := make([]clearing.Line, 0, linesPage)
 			err := t.stop()
+			if err == nil {
+				err = t.flush()
+			}
 			if err == nil {
 				err = t.each(`SELECT seq, payer, payee, digest, evidence, payable FROM guarantee
 					WHERE asset = ? AND cycle_start = ? AND seq > ? ORDER BY seq LIMIT ?`, []any{c.Asset[:], c.Start, after, linesPage},
@@ -283,70 +326,98 @@ func (t *tx) PayableByEach(c clearing.CycleRef) iter.Seq2[clearing.PayerSum, err
 	}
 }
 
-// payerCycle names a sum, and sum holds it while a transaction lasts: a group of guarantees of one payer writes it once.
+func scanGuarantee(rows *sql.Rows) (g clearing.Guarantee, seq int64, err error) {
+	var r guaranteeRow
+	if err = rows.Scan(r.dest()...); err == nil {
+		g, err = r.guarantee()
+	}
+	if err != nil {
+		return g, r.seq, corrupt("guarantee", fmt.Sprintf("seq %d, digest %s", r.seq, r.Digest), err)
+	}
+	return g, r.seq, nil
+}
+
+// payerCycle names a sum, and sum holds what a transaction adds to it and takes away: a group of guarantees of one payer
+// writes it once.
 type payerCycle struct {
 	cycle clearing.CycleRef
 	payer evm.Address
 }
 
-type sum struct {
-	payable money.Amount
-	changed bool
+type sum struct{ plus, minus money.Amount }
+
+// of returns what the sum has become of what the database has.
+func (s *sum) of(before money.Amount) (after money.Amount, err error) {
+	all, ok := before.Add(s.plus)
+	if !ok {
+		return after, errors.New("sum passes 256 bits")
+	}
+	if after, ok = all.Sub(s.minus); !ok {
+		return after, errors.New("less than one of its guarantees")
+	}
+	return after, nil
 }
 
 // PayableBy implements [clearing.Tx].
 func (t *tx) PayableBy(c clearing.CycleRef, payer evm.Address) (money.Amount, error) {
-	s, err := t.sum(payerCycle{c, payer})
+	k := payerCycle{c, payer}
+	payable, err := t.storedSum(k)
+	if s := t.sums[k]; err == nil && s != nil {
+		payable, err = s.of(payable)
+	}
 	if err != nil {
-		return money.Amount{}, err
+		return money.Amount{}, corrupt("payer_cycle", payer.Lower()+" in "+c.String(), err)
 	}
-	return s.payable, nil
-}
-
-func (t *tx) sum(k payerCycle) (*sum, error) {
-	if s, ok := t.sums[k]; ok {
-		return s, nil
-	}
-	s := new(sum)
-	if _, err := t.one("SELECT payable FROM payer_cycle WHERE payer = ? AND asset = ? AND cycle_start = ?",
-		[]any{k.payer[:], k.cycle.Asset[:], k.cycle.Start}, &s.payable); err != nil {
-		return nil, corrupt("payer_cycle", k.payer.Lower()+" in "+k.cycle.String(), err)
-	}
-	if t.sums == nil {
-		t.sums = make(map[payerCycle]*sum)
-	}
-	t.sums[k] = s
-	return s, nil
+	return payable, nil
 }
 
 // addSum replaces one guarantee's part of its payer's sum.
 func (t *tx) addSum(c clearing.CycleRef, payer evm.Address, before, after money.Amount) error {
-	s, err := t.sum(payerCycle{c, payer})
-	if err != nil {
-		return err
+	k := payerCycle{c, payer}
+	s := t.sums[k]
+	if s == nil {
+		s = new(sum)
+		if t.sums == nil {
+			t.sums = make(map[payerCycle]*sum)
+		}
+		t.sums[k] = s
 	}
-	rest, ok := s.payable.Sub(before)
-	if !ok {
-		return corrupt("payer_cycle", payer.Lower()+" in "+c.String(), errors.New("less than one of its guarantees"))
-	}
-	if s.payable, ok = rest.Add(after); !ok {
+	plus, ok1 := s.plus.Add(after)
+	minus, ok2 := s.minus.Add(before)
+	if !ok1 || !ok2 {
 		return fmt.Errorf("guarantees of %s in %s: sum passes 256 bits", payer, c)
 	}
-	s.changed = true
+	s.plus, s.minus = plus, minus
 	return nil
 }
 
-// flush writes what was gathered; it ends every transaction that succeeds.
-func (t *tx) flush() error {
-	for k, s := range t.sums {
-		if !s.changed {
-			continue
+// putSums writes the sums that have changed.
+func (t *tx) putSums() error {
+	sums := t.sums
+	t.sums = nil
+	if t.dialect.locks {
+		return t.putSumsAtOnce(sums)
+	}
+	for k, s := range sums {
+		before, err := t.storedSum(k)
+		var after money.Amount
+		if err == nil {
+			after, err = s.of(before)
+		}
+		if err != nil {
+			return corrupt("payer_cycle", k.payer.Lower()+" in "+k.cycle.String(), err)
 		}
 		if err := t.put("payer_cycle", k.payer, `INSERT INTO payer_cycle (payer, asset, cycle_start, payable) VALUES (?, ?, ?, ?)
 			ON CONFLICT (payer, asset, cycle_start) DO UPDATE SET payable = excluded.payable`,
-			k.payer[:], k.cycle.Asset[:], k.cycle.Start, s.payable); err != nil {
+			k.payer[:], k.cycle.Asset[:], k.cycle.Start, after); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (t *tx) storedSum(k payerCycle) (payable money.Amount, err error) {
+	_, err = t.one("SELECT payable FROM payer_cycle WHERE payer = ? AND asset = ? AND cycle_start = ?",
+		[]any{k.payer[:], k.cycle.Asset[:], k.cycle.Start}, &payable)
+	return payable, err
 }

@@ -101,6 +101,14 @@ func (s *session) held() string {
 	return ""
 }
 
+// heldOf is held for rows of one table of a join.
+func (s *session) heldOf(table string) string {
+	if lock := s.held(); lock != "" {
+		return lock + " OF " + table
+	}
+	return ""
+}
+
 // kept ends the query of rows that this transaction decides on and does not change: nobody changes them until it ends.
 func (s *session) kept() string {
 	if s.dialect.locks && s.writes {

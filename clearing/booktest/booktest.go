@@ -177,7 +177,16 @@ func accounts(t *testing.T, b0 clearing.Book) {
 			}
 			is(t, "account", got, want)
 		}
-		return nil
+		several, err := tx.Accounts([]clearing.AccountKey{{Owner: addr(8), Asset: addr(2)}, {Owner: addr(99), Asset: addr(2)}, {Owner: addr(1), Asset: addr(2)}})
+		is(t, "accounts", len(several), 3)
+		for i, want := range []clearing.AccountKey{{Owner: addr(8), Asset: addr(2)}, {Owner: addr(99), Asset: addr(2)}, {Owner: addr(1), Asset: addr(2)}} {
+			one, err := tx.Account(want.Owner, want.Asset)
+			is(t, "one of several accounts", several[i], one)
+			if err != nil {
+				return err
+			}
+		}
+		return err
 	})
 }
 
@@ -269,9 +278,6 @@ func guarantees(t *testing.T, b0 clearing.Book) {
 	b.refused("a second guarantee with a key, in another cycle", func(tx clearing.Tx) error {
 		return errors.Join(tx.PutCycle(makeCycle(inOtherCycle.Cycle, clearing.Open)), tx.AddGuarantee(inOtherCycle))
 	})
-	sameDigest := makeGuarantee(3, 3, 4, c)
-	sameDigest.Digest = g.Digest
-	b.refused("a second guarantee with a digest", func(tx clearing.Tx) error { return tx.AddGuarantee(sameDigest) })
 	// Each member of the key makes it another one.
 	others := []clearing.Guarantee{makeGuarantee(4, 3, 2, c), makeGuarantee(5, 1, 3, c), makeGuarantee(6, 1, 2, c), makeGuarantee(7, 1, 2, ref(3, 1000))}
 	for i := range others {
@@ -291,6 +297,17 @@ func guarantees(t *testing.T, b0 clearing.Book) {
 		return nil
 	})
 	b.read(func(tx clearing.Tx) error {
+		keys := []guarantee.Key{{Payer: addr(99)}}
+		all := make(map[guarantee.Key]clearing.Guarantee)
+		for _, want := range append(others, g) {
+			keys = append(keys, want.Signed.Claims.Key())
+			all[want.Signed.Claims.Key()] = want
+		}
+		known, err := tx.GuaranteesByKey(keys)
+		is(t, "guarantees by key", known, all)
+		if err != nil {
+			return err
+		}
 		for _, want := range append(others, g) {
 			byKey, found, err := tx.GuaranteeByKey(want.Signed.Claims.Key())
 			if err != nil || !found {
