@@ -22,6 +22,8 @@ type Config struct {
 	Dev    bool            // also serve what needs a login
 	Now    func() time.Time
 	Health Health
+	// Ready is asked before guarantees are admitted, and its error is the answer; nil: always.
+	Ready func() error
 	// Webhooks keeps endpoints and what is delivered to them; nil: there are none.
 	Webhooks *courier.Courier
 	Log      *slog.Logger // nil: silence
@@ -30,6 +32,7 @@ type Config struct {
 // Health says how the parts that the clearing house stands on are asked how they are. Nil is always well.
 type Health struct {
 	DB, Chain func(context.Context) error
+	Node      func() (name string, leads bool) // who answers, of several on one database
 }
 
 // Limits of what is read.

@@ -103,6 +103,8 @@ type healthAnswer struct {
 	Status string `json:"status"`
 	DB     string `json:"db"`
 	Chain  string `json:"chain_rpc"`
+	Node   string `json:"node,omitempty"`
+	Leads  *bool  `json:"leads,omitempty"`
 }
 
 // health answers 503 if a part fails. Why it fails is the operator's to read.
@@ -113,6 +115,10 @@ func (h *handler) health(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := healthAnswer{Status: "ok", DB: h.well(r, "db", h.Health.DB), Chain: h.well(r, "chain_rpc", h.Health.Chain)}
+	if h.Health.Node != nil {
+		name, leads := h.Health.Node()
+		a.Node, a.Leads = name, &leads
+	}
 	status := http.StatusOK
 	if a.DB != "ok" || a.Chain != "ok" {
 		a.Status, status = "fail", http.StatusServiceUnavailable

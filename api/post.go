@@ -67,6 +67,11 @@ func (r results) appendJSON(b []byte) (_ []byte, err error) {
 
 // postGuarantees admits one guarantee, in the body that 4Mica's clients send, or many.
 func (h *handler) postGuarantees(r *http.Request) (any, error) {
+	if h.Ready != nil {
+		if err := h.Ready(); err != nil {
+			return nil, err
+		}
+	}
 	body, o, err := readObject(r)
 	if err != nil {
 		return nil, err

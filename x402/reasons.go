@@ -133,6 +133,7 @@ var reasons = []Reason{
 	{"suspended", 403, 4, "after", "The operator has suspended the account: it can neither promise nor be promised anything.", notCharged, "Ask the operator of the clearing house."},
 	{"not_member", 403, 4, "after", "The clearing house serves members only, and the account is none.", notCharged, "Ask the operator: farthing member add."},
 	{"house_busy", 503, 4, "same payment", "The clearing house has as much work as it takes at once.", "Not served, not charged.", "Retry with the same payment, after as long as Retry-After says."},
+	{"house_behind", 503, 4, "same payment", "The clearing house does not know what has happened on its chain lately, and promises nothing until it does.", "Not served, not charged.", "Retry with the same payment; its operator reads in docs/operating.md what to look at."},
 	{"internal", 500, 1, "same payment", "Something failed that should not have.", "What was durable stays so; asking again with the same payment cannot pay twice.", "Give the reference to the operator."},
 }
 

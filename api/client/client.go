@@ -50,18 +50,33 @@ func WithHTTPClient(h *http.Client) Option {
 // WithTimeout bounds each call; see [DefaultTimeout].
 func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
 
-// New makes a client of the clearing house at a base URL, http or https. It opens no connection yet.
+// New makes a client of the clearing house at a base URL, http or https. Where several nodes serve it without a balancer
+// before them, their URLs are given separated by commas, the first to be tried first; they must have the same path. It opens
+// no connection yet.
 func New(baseURL string, opts ...Option) (*Client, error) {
-	u, err := url.Parse(strings.TrimSpace(baseURL))
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, &x402.Error{Code: "config_invalid", Message: fmt.Sprintf("clearing house %q: not an http or https address", baseURL)}
+	var nodes []*url.URL
+	for text := range strings.SplitSeq(baseURL, ",") {
+		u, err := url.Parse(strings.TrimSpace(text))
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+			len(nodes) > 0 && strings.TrimRight(u.Path, "/") != strings.TrimRight(nodes[0].Path, "/") {
+			return nil, &x402.Error{Code: "config_invalid", Message: fmt.Sprintf("clearing house %q: not an http or https address", text)}
+		}
+		nodes = append(nodes, u)
 	}
+	u := nodes[0]
 	c := &Client{
 		base: strings.TrimRight(u.String(), "/"), host: u.Scheme + "://" + u.Host,
 		http: &http.Client{}, timeout: DefaultTimeout,
 	}
 	for _, o := range opts {
 		o(c)
+	}
+	if len(nodes) > 1 {
+		inner := c.http.Transport
+		if inner == nil {
+			inner = http.DefaultTransport
+		}
+		c.http.Transport = &failover{inner: inner, nodes: nodes}
 	}
 	c.http.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		if req.URL.Scheme != u.Scheme || !strings.EqualFold(req.URL.Host, u.Host) {

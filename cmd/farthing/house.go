@@ -1,18 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/farthing402/farthing/api"
-	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
@@ -23,17 +22,13 @@ import (
 	"github.com/farthing402/farthing/webhook/courier"
 )
 
-// beat is how often a house looks at its chain and its clock: twice a block of the development chain, and often enough
-// for any other.
-const beat = 500 * time.Millisecond
-
 // houseConfig is what a clearing house is made of.
 type houseConfig struct {
 	RPC        string
 	Deployment deployment
 	Operator   evm.Signer
 	Authority  *guarantee.Authority
-	Book       string // path of its SQLite file
+	Book       string // path of a SQLite file, or URL of a PostgreSQL database, which several nodes may share
 	Depth      uint64 // blocks on top of one before it counts
 	Listen     string
 	Dev        bool
@@ -47,23 +42,28 @@ type houseConfig struct {
 	DeskFlags deskFlags
 }
 
-// house is a clearing house at work: its book, its view of the chain, its sender, and its HTTP server. [house.Run] is the
-// only goroutine that follows, closes and sends.
+// house is a node of a clearing house: its book, its view of the chain, and its HTTP server. What happens once, however
+// many nodes share the book, happens in [house.lead].
 type house struct {
 	houseConfig
+	Node      string // what it is called in logs and by /core/health
 	URL       string
 	House     *clearing.House
 	Store     *store.Store
 	Client    *chain.Client
 	Reader    chain.Reader
-	Sender    *chain.Sender
 	Webhooks  *courier.Courier
-	followers []*chain.Follower
 	face      *facilitator.Facilitator
 	server    *http.Server
 	listener  net.Listener
-	headTime  atomic.Uint64
-	trouble   atomic.Pointer[string] // why the last beat failed; nil if it did not
+	followers []*chain.Follower // only who leads, or catches up before it serves
+	Sender    *chain.Sender     // only who leads
+
+	leads      atomic.Bool
+	headTime   atomic.Uint64
+	freshUntil atomic.Int64           // until when it may certify, in nanoseconds since 1970
+	trouble    atomic.Pointer[string] // why its work as the leader failed; nil if it did not
+	lag        atomic.Pointer[string] // why the book cannot be compared with the chain, or that it lags; nil if it does not
 }
 
 func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
@@ -89,7 +89,10 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	if operator != c.Operator.Address() {
 		return nil, fail("chain_mismatch", "the contracts' operator is %s, the key given is %s", operator, c.Operator.Address()).hint("pass the operator's key with --key")
 	}
-	if h.Store, err = store.Open(ctx, c.Book, store.Exclusive()); err != nil {
+	if err = h.checkKey(ctx); err != nil {
+		return nil, err
+	}
+	if err = h.openStore(ctx); err != nil {
 		return nil, err
 	}
 	h.House, err = clearing.New(clearing.Config{
@@ -98,7 +101,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h.Sender = chain.NewSender(h.Client, h.Store.Outbox(), c.Operator, chain.Policy{Depth: c.Depth})
+	h.Sender = h.newSender()
 	for _, stream := range []clearing.Stream{clearing.Head, clearing.Confirmed} {
 		f := &chain.Follower{Client: h.Client, Addresses: contracts.Addresses(), Start: c.Deployment.StartBlock, Sink: sink{h.House, stream, contracts}}
 		if stream == clearing.Confirmed {
@@ -109,6 +112,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	if err = h.catchUp(ctx); err != nil {
 		return nil, err
 	}
+	h.compare(ctx)
 	if err = h.openWebhooks(); err != nil {
 		return nil, err
 	}
@@ -119,6 +123,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 		return nil, fail("config_invalid", "listen on %s: %v", c.Listen, err).hint("choose another with --listen")
 	}
 	h.URL = "http://" + h.listener.Addr().String()
+	h.Node = nodeName(h.listener.Addr())
 	h.server = &http.Server{
 		Handler:           h.handler(h.core(c.Dev)),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
@@ -127,165 +132,72 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	return h, nil
 }
 
+// openStore opens the book. One in a file is this process's alone; one on a server is shared with other nodes, which must be
+// of the same deployment.
+func (h *house) openStore(ctx context.Context) (err error) {
+	var opts []store.Option
+	if !store.Served(h.Book) {
+		opts = append(opts, store.Exclusive())
+	}
+	if h.Store, err = store.Open(ctx, h.Book, opts...); err != nil {
+		return err
+	}
+	d := h.Deployment
+	err = h.Store.Agree(ctx, map[string]string{
+		"chain": fmt.Sprint(d.ChainID), "vault": d.Vault.String(), "clearing house": d.ClearingHouse.String(),
+		"signing domain": d.Name + " " + d.Version,
+	})
+	if differ := (*store.DifferError)(nil); errors.As(err, &differ) {
+		return fail("config_invalid", "%v", err).hint("give this node the deployment.json of the others, or a database of its own with --book")
+	}
+	if err != nil || !h.Store.Served() || len(h.Desk.Lanes) == 0 {
+		return err
+	}
+	free, err := h.Store.Alone(ctx, "desk", func(context.Context) error { return nil })
+	if err == nil && !free {
+		err = errDeskTaken
+	}
+	return err
+}
+
+// checkKey compares the certificate key with the chain's: nodes with different keys would hand out certificates that not
+// everybody can verify.
+func (h *house) checkKey(ctx context.Context) error {
+	want, err := h.Reader.CurrentKey(ctx)
+	if err != nil {
+		return err
+	}
+	have, err := h.Authority.PublicKey().G1Words()
+	if err != nil {
+		return err
+	}
+	if chain.Key(have) != want {
+		return fail("chain_mismatch", "the certificate key given is not the one that the vault %s knows", h.Deployment.Vault).
+			hint("give this node the file that farthing deploy made or took, with --bls")
+	}
+	return nil
+}
+
+// nodeName tells the nodes of a database apart, for people.
+func nodeName(at net.Addr) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	_, port, err := net.SplitHostPort(at.String())
+	if err != nil {
+		return host
+	}
+	return host + ":" + port
+}
+
 // core makes the routes of the clearing house. open serves without a login also what needs one.
 func (h *house) core(open bool) http.Handler {
 	return api.New(api.Config{
 		House: h.House, Tokens: h.Deployment.Assets, RPCURL: h.RPC, Dev: open, Now: h.Now, Log: h.Log,
-		Health: api.Health{DB: h.readable, Chain: h.healthy}, Webhooks: h.Webhooks,
+		Ready: h.certifies, Webhooks: h.Webhooks,
+		Health: api.Health{DB: h.readable, Chain: h.healthy, Node: func() (string, bool) { return h.Node, h.leads.Load() }},
 	})
-}
-
-// openFace makes the facilitator beside the clearing house: for its guarantees, and with lanes for transfers.
-func (h *house) openFace(ctx context.Context, operator evm.Address) error {
-	var specs []deskSpec
-	if len(h.Desk.Lanes) > 0 {
-		for _, lane := range h.Desk.Lanes {
-			if lane.Address() == operator {
-				return misuse("lane %s is the operator, whose nonces are the clearing house's", operator).hint("give the lanes keys of their own")
-			}
-		}
-		h.Desk.Client = h.Client
-		specs = []deskSpec{h.Desk}
-	}
-	own, err := client.New("http://clearing-house", client.WithHTTPClient(&http.Client{Transport: inProcess{h.core(true)}}))
-	if err != nil {
-		return err
-	}
-	h.face, err = openFacilitator(ctx, h.DeskFlags, h.Store, specs, []facilitator.House{own}, h.Now, h.Log)
-	return err
-}
-
-// inProcess carries requests to a handler of this process.
-type inProcess struct{ http.Handler }
-
-// RoundTrip implements [http.RoundTripper].
-func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	w := written{header: make(http.Header), status: http.StatusOK}
-	if r.Body == nil {
-		r = r.Clone(r.Context())
-		r.Body = http.NoBody
-	}
-	t.ServeHTTP(&w, r)
-	return &http.Response{
-		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: w.header, Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
-	}, nil
-}
-
-// written is an answer in memory.
-type written struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (w *written) Header() http.Header         { return w.header }
-func (w *written) WriteHeader(status int)      { w.status = status }
-func (w *written) Write(b []byte) (int, error) { return w.body.Write(b) }
-
-// handler serves the facilitator's routes beside those of the clearing house.
-func (h *house) handler(core http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	for _, route := range facilitator.Routes {
-		mux.Handle(route, h.face.Handler())
-	}
-	mux.Handle("/", core)
-	return mux
-}
-
-// catchUp applies what the chain has that the book has not, before anyone is answered: a house that forgot a withdrawal
-// request must not certify against that collateral.
-func (h *house) catchUp(ctx context.Context) error {
-	for _, f := range h.followers {
-		for more := true; more; {
-			var err error
-			if more, err = f.Step(ctx); err != nil && !errors.Is(err, chain.ErrBehind) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Run serves and works until ctx ends, then lets open requests finish.
-func (h *house) Run(ctx context.Context) error {
-	served := make(chan error, 1)
-	go func() { served <- h.server.Serve(h.listener) }()
-	settling, rest := context.WithCancel(ctx)
-	settled := make(chan struct{})
-	go func() {
-		defer close(settled)
-		_ = h.face.Run(settling) // never fails
-	}()
-	told := make(chan struct{})
-	go func() { defer close(told); h.Webhooks.Run(settling) }()
-	defer func() { rest(); <-settled; <-told; h.close() }()
-	ticker := time.NewTicker(beat)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			<-settled // whoever waits for a settlement is answered
-			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			err := h.server.Shutdown(stop)
-			<-served
-			return err
-		case err := <-served:
-			return err
-		case <-ticker.C:
-			h.beat(ctx)
-		}
-	}
-}
-
-// beat is one round: look at the chain, move the cycles, send what is queued. Trouble in one part does not keep the
-// others from their turn; the next beat tries again.
-func (h *house) beat(ctx context.Context) {
-	err := errors.Join(h.look(ctx), h.House.CloseDue(ctx, h.Now(), h.headTime.Load()), h.Sender.Step(ctx, h.Now()))
-	if ctx.Err() != nil {
-		return
-	}
-	before := h.trouble.Load()
-	if err == nil {
-		h.trouble.Store(nil)
-		if before != nil {
-			h.Log.Info("clearing house recovered", "was", *before)
-		}
-		return
-	}
-	text := err.Error()
-	h.trouble.Store(&text)
-	if before == nil || *before != text {
-		h.Log.Warn("clearing house has trouble", "error", text)
-	}
-}
-
-func (h *house) look(ctx context.Context) error {
-	head, err := h.Client.Head(ctx)
-	if err != nil {
-		return err
-	}
-	h.headTime.Store(head.Time)
-	for _, f := range h.followers {
-		for more := true; more; {
-			if more, err = f.Step(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (h *house) readable(ctx context.Context) error {
-	return h.Store.Clearing().Read(ctx, func(clearing.Tx) error { return nil })
-}
-
-func (h *house) healthy(context.Context) error {
-	if text := h.trouble.Load(); text != nil {
-		return errors.New(*text)
-	}
-	return nil
 }
 
 func (h *house) close() {

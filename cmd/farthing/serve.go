@@ -9,7 +9,7 @@ import (
 type serveCmd struct {
 	RPCURL     string `name:"rpc-url" help:"JSON-RPC of the chain." placeholder:"URL"`
 	Deployment string `default:"deployment.json" help:"What farthing deploy wrote." placeholder:"FILE"`
-	Book       string `help:"SQLite file of the clearing house; default house.db in farthing's folder." placeholder:"FILE"`
+	Book       string `help:"SQLite file of the clearing house, or postgres://user@host/database, which several nodes may share; FARTHING_BOOK says it too. Default house.db in farthing's folder." placeholder:"FILE|URL"`
 	BLS        string `name:"bls" help:"Certificate key file; default bls.json in farthing's folder." placeholder:"FILE"`
 	Listen     string `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
 	Depth      int    `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
@@ -20,7 +20,11 @@ type serveCmd struct {
 
 // Help is shown below the flags.
 func (*serveCmd) Help() string {
-	return `With --lane the clearing house is a facilitator too, on the same address: it verifies and settles transfers of x402
+	return `Any number of nodes may run on one PostgreSQL database, behind a balancer: start each with the same deployment.json,
+keys and --book. One of them leads, which follows the chain and sends transactions; another takes over when it is gone.
+See docs/operating.md.
+
+With --lane the clearing house is a facilitator too, on the same address: it verifies and settles transfers of x402
 and T402 (exact, upto) on its chain, and the lanes pay their gas. The flags about settling are for that; see
 farthing facilitator --help. With --dev it has lanes of its own.`
 }
@@ -51,6 +55,9 @@ func (c *serveCmd) Run(r *run) error {
 		return err
 	}
 	book := c.Book
+	if book == "" {
+		book, _ = r.Env("FARTHING_BOOK") // a URL may carry a password, which a flag shows to everyone on the machine
+	}
 	if book == "" {
 		if book, err = r.inFolder("house.db"); err != nil {
 			return err
@@ -108,6 +115,11 @@ func (c *serveCmd) announce(r *run, h *house) error {
 	s := schedules[len(schedules)-1]
 	seconds := func(n uint32) string { return (time.Duration(n) * time.Second).String() }
 	r.say("clearing house at %s, operator %s, %s on %s", h.URL, d.Operator, d.Assets[0].Symbol, d.Network)
+	if h.Store.Served() {
+		r.say("node        %s on %s; of the nodes there, one leads, and says so in its log and at /core/health", h.Node, h.Store.Name())
+	} else {
+		r.say("book        %s, of this process alone", h.Store.Name())
+	}
 	r.say("trusts      %s for the chain; a block counts with %d on top of it", h.RPC, h.Depth)
 	r.say("gas         the operator pays for posting and sealing each cycle, sellers for collecting")
 	r.say("deadlines   cycle %s, notes until %s after it, posted %s later at the latest, challenge window %s, withdrawals %s",
