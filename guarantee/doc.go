@@ -27,3 +27,6 @@ package guarantee
 
 // Scheme is the x402 name of this way to pay.
 const Scheme = "4mica-credit"
+
+// ShortScheme is what 4Mica's own paywall calls it unless told otherwise. Buyers answer to it; nobody else does.
+const ShortScheme = "4mica"

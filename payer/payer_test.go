@@ -521,27 +521,34 @@ func TestAThousandOffers(t *testing.T) {
 	}
 }
 
-// Terms in a body of version 1 are answered in version 1, with the network as 4Mica's clients write it.
+// Terms in a body of version 1 are answered in version 1, with the network as 4Mica's clients write it, and the scheme as
+// its sellers do.
 func TestVersion1(t *testing.T) {
 	t.Parallel()
-	s := &seller{T: t}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get(x402.HeaderPayment) != "" {
-			s.ServeHTTP(w, r)
-			return
+	for scheme, members := range map[string]string{
+		"4mica-credit": `"maxAmountRequired":"500","resource":"u","description":"","mimeType":""`, "4mica": `"amount":"500"`,
+	} {
+		s := &seller{T: t}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get(x402.HeaderPayment) != "" {
+				s.ServeHTTP(w, r)
+				return
+			}
+			o := s.offer()
+			w.WriteHeader(402)
+			fmt.Fprintf(w, `{"x402Version":1,"error":"pay","resource":{"url":"http://%s/a"},"accepts":[{"scheme":%q,"network":"eip155:31337",%s,"asset":%q,"payTo":%q,
+				"maxTimeoutSeconds":60,"extra":{"tabEndpoint":"http://%s/tab"}}]}`, r.Host, scheme, members, o.Asset, o.PayTo, r.Host)
+		}))
+		defer server.Close()
+		if _, r, err := get(newPayer(t), server.URL+"/a"); err != nil || r.State != Charged {
+			t.Fatalf("%s: %+v, %v", scheme, r, err)
 		}
-		o := s.offer()
-		w.WriteHeader(402)
-		fmt.Fprintf(w, `{"x402Version":1,"error":"pay","accepts":[{"scheme":"4mica-credit","network":"eip155:31337","maxAmountRequired":"500","asset":%q,"payTo":%q,
-			"resource":"http://%s/a","description":"","mimeType":"","maxTimeoutSeconds":60,"extra":{"tabEndpoint":"http://%s/tab"}}]}`, o.Asset, o.PayTo, r.Host, r.Host)
-	}))
-	defer server.Close()
-	if _, r, err := get(newPayer(t), server.URL+"/a"); err != nil || r.State != Charged {
-		t.Fatalf("%+v, %v", r, err)
-	}
-	raw, _ := base64.StdEncoding.DecodeString(s.payments[0].header)
-	if !bytes.Contains(raw, []byte(`"network":"eip155:31337"`)) || !bytes.Contains(raw, []byte(`"x402Version":1`)) {
-		t.Errorf("sent %s", raw)
+		raw, _ := base64.StdEncoding.DecodeString(s.payments[0].header)
+		for _, want := range []string{`"network":"eip155:31337"`, `"x402Version":1`, fmt.Sprintf(`"scheme":%q`, scheme)} {
+			if !bytes.Contains(raw, []byte(want)) {
+				t.Errorf("%s: sent %s", scheme, raw)
+			}
+		}
 	}
 }
 

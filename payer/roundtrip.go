@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
-	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
@@ -390,7 +389,7 @@ func (p *Payer) envelope(o option, t terms, id string, payload any) (x402.Paymen
 		return payment, err
 	}
 	if payment.Version == 1 {
-		if o.Scheme == guarantee.Scheme { // its version 1 names networks as version 2 does
+		if o.way == (byGuarantee{}) { // its version 1 names networks as version 2 does
 			payment.NetworkSent = cmp.Or(o.NetworkSent, o.Network)
 		}
 		return payment, nil

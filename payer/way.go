@@ -28,7 +28,7 @@ type way interface {
 // wayOf returns the way to pay of a scheme.
 func wayOf(scheme string) (way, bool) {
 	switch scheme {
-	case guarantee.Scheme:
+	case guarantee.Scheme, guarantee.ShortScheme:
 		return byGuarantee{}, true
 	case exact.Scheme, exact.UptoScheme:
 		return byTransfer{scheme}, true

@@ -17,9 +17,16 @@ type byGuarantee struct{}
 
 func (byGuarantee) name() string { return "guarantee" }
 
+// asked is what an offer asks for, under the scheme's own name.
+func asked(o option) x402.Requirements {
+	r := o.Requirements
+	r.Scheme = guarantee.Scheme
+	return r
+}
+
 func (byGuarantee) read(l *look, o *option) string {
 	claims := guarantee.Claims{Payee: o.payee, Asset: o.token.Address, Amount: o.amount}
-	if err := guarantee.Matches(guarantee.Signed{Claims: claims}, o.Requirements); err != nil {
+	if err := guarantee.Matches(guarantee.Signed{Claims: claims}, asked(*o)); err != nil {
 		return "asks for more than a promise: " + err.Error()
 	}
 	trusted, err := l.houses()
@@ -68,7 +75,7 @@ func trust(r x402.Requirements, chain network.Chain, trusted []guarantee.Deploym
 }
 
 func (byGuarantee) sign(ctx context.Context, p *Payer, o option, r *row) (any, map[string]json.RawMessage, error) {
-	signed, err := guarantee.Pay(ctx, p.Key, o.deployment, o.Requirements, r.Terms, p.Now())
+	signed, err := guarantee.Pay(ctx, p.Key, o.deployment, asked(o), r.Terms, p.Now())
 	if err != nil {
 		return nil, nil, err
 	}
