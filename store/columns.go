@@ -14,8 +14,15 @@ type fixed []byte
 // Scan implements sql.Scanner.
 func (f fixed) Scan(src any) error {
 	b, ok := src.([]byte)
-	if !ok || len(b) != len(f) {
-		return fmt.Errorf("%T of %d bytes, want %d bytes", src, len(b), len(f))
+	if !ok {
+		return fmt.Errorf("%T, want %d bytes", src, len(f))
+	}
+	return f.set(b)
+}
+
+func (f fixed) set(b []byte) error {
+	if len(b) != len(f) {
+		return fmt.Errorf("%d bytes, want %d", len(b), len(f))
 	}
 	copy(f, b)
 	return nil

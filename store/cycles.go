@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
@@ -154,16 +155,17 @@ func (t *tx) PutPositions(c clearing.CycleRef, generation uint64, ps []clearing.
 	if err := t.put("position", c, "DELETE FROM position WHERE asset = ? AND cycle_start = ? AND generation = ?", c.Asset[:], c.Start, generation); err != nil {
 		return err
 	}
-	for i := range ps {
-		p := &ps[i]
-		key := positionKey(c, generation, p.Participant)
-		if err := checkPosition(*p); err != nil {
-			return fmt.Errorf("position %s: %w", key, err)
+	for _, p := range ps {
+		if err := checkPosition(p); err != nil {
+			return fmt.Errorf("position %s: %w", positionKey(c, generation, p.Participant), err)
 		}
-		if err := t.put("position", key, `INSERT INTO position (asset, cycle_start, generation, `+positionColumns+`)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			c.Asset[:], c.Start, generation, p.Participant[:], p.Index, p.Role, p.Amount, p.Out, p.In, p.Statement[:], p.Filled,
-			bit(p.Flags.Paid), bit(p.Flags.Claimed), bit(p.Flags.Defaulted), amountOrNull{&p.Backed}); err != nil {
+	}
+	most, put := positionsInFile, t.putPositions
+	if t.dialect.locks {
+		most, put = positionsAtOnce, t.putPositionsAtOnce
+	}
+	for part := range slices.Chunk(ps, most) {
+		if err := put(c, generation, part); err != nil {
 			return err
 		}
 	}

@@ -267,6 +267,9 @@ const linesPage = 4096
 
 // Lines implements [clearing.Tx].
 func (t *tx) Lines(c clearing.CycleRef) iter.Seq2[[]clearing.Line, error] {
+	if t.dialect.locks {
+		return t.linesAtOnce(c)
+	}
 	return func(yield func([]clearing.Line, error) bool) {
 		for after, more := int64(0), true; more; {
 			page := make([]clearing.Line, 0, linesPage)
