@@ -14,13 +14,13 @@ func (v *visit) replay(w way, p purchase.Purchase) {
 	h := v.w.Header()
 	if p.Answer == nil {
 		v.event.Status = http.StatusConflict
-		copyHeader(h, v.receiptOf(w, p).header())
+		copyHeader(h, v.latest(w, p).header())
 		x402.WriteError(v.w, x402.Errorf("payment_used", "purchase %s was charged%s, and its answer was not kept", p.ID, because(p.Outcome)).
 			WithHint("ask the seller"))
 		return
 	}
 	copyHeader(h, p.Answer.Header)
-	copyHeader(h, v.receiptOf(w, p).header())
+	copyHeader(h, v.latest(w, p).header())
 	if !p.Answer.Whole {
 		for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Range", "Etag"} {
 			h.Del(name)
@@ -35,6 +35,13 @@ func (v *visit) replay(w way, p purchase.Purchase) {
 	if v.r.Method != http.MethodHead && len(p.Answer.Body) > 0 {
 		_, _ = v.w.Write(p.Answer.Body)
 	}
+}
+
+// latest is the receipt of a purchase that is asked for again, with what was given back since.
+func (v *visit) latest(w way, p purchase.Purchase) receipt {
+	r := v.receiptOf(w, p)
+	r.refund = v.pw.refundState(v.r.Context(), p)
+	return r
 }
 
 // refuse answers with an error. A code of status 402 comes with terms, so that the buyer can pay right away.

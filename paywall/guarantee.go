@@ -145,7 +145,7 @@ func (g promise) secure(v *visit, a *agreement, p purchase.Purchase) (purchase.P
 // a purchase is not over yet, but what it comes to is known, and its answer may leave.
 func (g guarantees) end(ctx context.Context, p purchase.Purchase) (purchase.Purchase, *x402.Error) {
 	if p.State == purchase.Working {
-		if last, ok := g.lastNote(p); ok && last.Before(p.Due) {
+		if last, ok := g.lastNote(p); ok && last.Before(p.Due) && !g.late() {
 			p.Due = last
 		}
 	} else if owed := beyond(p.Charged, p.Credit); owed.Less(p.Cap) && g.lowers() {
@@ -186,11 +186,14 @@ func (g guarantees) lastNote(p purchase.Purchase) (time.Time, bool) {
 
 var refundWithin = regexp.MustCompile(`^(.*) within (\S+)$`)
 
+// late reports whether what a promise is worth may come back after the cutoff of its cycle, by a guarantee the other way.
+func (g guarantees) late() bool { return g.pw.cfg.LateRefunds && g.lowers() && !g.pw.named() }
+
 // until returns a refund rule as it can be kept for a promise: what it is worth can be lowered until the cutoff of its
-// cycle only, so no later deadline is announced.
+// cycle only, so no later deadline is announced, unless refunds may be late.
 func (g guarantees) until(rule string, asset evm.Address, now time.Time) string {
 	words := refundWithin.FindStringSubmatch(rule)
-	if words == nil {
+	if words == nil || g.late() {
 		return rule
 	}
 	vf := g.pw.verifierKnown()
@@ -198,25 +201,25 @@ func (g guarantees) until(rule string, asset evm.Address, now time.Time) string 
 	if err != nil || vf == nil {
 		return words[1] + " until the cutoff of its cycle"
 	}
-	last, listed := openCutoff(vf.params.Schedules, asset, now)
+	_, last, listed := openCycle(vf.params.Schedules, asset, now)
 	if listed && last.Add(-noteSlack).Before(now.Add(deadline)) {
 		return words[1] + " until " + last.Add(-noteSlack).UTC().Format(time.RFC3339)
 	}
 	return rule
 }
 
-// openCutoff returns the cutoff of the cycle that is open now; false for an asset without a schedule.
-func openCutoff(schedules []client.Schedule, asset evm.Address, now time.Time) (cutoff time.Time, listed bool) {
+// openCycle returns the cycle that is open now and its cutoff; false for an asset without a schedule.
+func openCycle(schedules []client.Schedule, asset evm.Address, now time.Time) (cycle evm.Hash, cutoff time.Time, listed bool) {
 	at := uint64(now.Unix())
 	var from uint64
 	for _, s := range schedules {
 		if length := uint64(s.Length / time.Second); s.Asset == asset && length > 0 && s.From <= at && (!listed || s.From >= from) {
 			from, listed = s.From, true
 			start := s.From + (at-s.From)/length*length
-			cutoff = time.Unix(int64(start+length), 0).Add(s.Cutoff)
+			cycle, cutoff = guarantee.CycleID(asset, start), time.Unix(int64(start+length), 0).Add(s.Cutoff)
 		}
 	}
-	return cutoff, listed
+	return cycle, cutoff, listed
 }
 
 // noteSlack is left to a note to reach the clearing house before the cutoff of its cycle.

@@ -27,7 +27,7 @@ const (
 func (pw *Paywall) work(ctx context.Context) {
 	defer close(pw.done)
 	var all sync.WaitGroup
-	all.Go(func() { pw.keepHouse(ctx, pw.wake, pw.deliver) })
+	all.Go(func() { pw.keepHouse(ctx, pw.wake, pw.Deliver) })
 	all.Go(func() {
 		pw.keepHouse(ctx, nil, func(ctx context.Context) error { return errors.Join(pw.Recover(ctx), pw.giveQueued(ctx)) })
 	})
@@ -73,7 +73,7 @@ func (pw *Paywall) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return pw.deliver(ctx)
+	return pw.Deliver(ctx)
 }
 
 // Recover does what is left to do for purchases that nobody serves any more: those that a crash left running are not
@@ -141,8 +141,9 @@ func (pw *Paywall) beingAsked(since time.Time) bool {
 // askedFor is longer than one gate asks.
 const askedFor = x402.DefaultTimeout + 30*time.Second
 
-// deliver brings notes to the clearing house until none is left or it does not answer.
-func (pw *Paywall) deliver(ctx context.Context) error {
+// Deliver brings notes to the clearing house until none is left or it does not answer. The paywall does this by itself as
+// soon as there is one; Deliver does it now.
+func (pw *Paywall) Deliver(ctx context.Context) error {
 	if pw.house == nil {
 		return nil
 	}
@@ -167,6 +168,13 @@ func (pw *Paywall) deliver(ctx context.Context) error {
 		var later error
 		for i, outcome := range outcomes {
 			p := batch[i]
+			if tooLate(outcome) && !pw.named() {
+				if err := pw.returnLate(ctx, p, notes[i]); err != nil {
+					later = err
+					continue
+				}
+				outcome = nil
+			}
 			if outcome != nil && !pw.hopeless(p, outcome) {
 				later = outcome
 				continue

@@ -132,6 +132,9 @@ func (v *visit) offer(t tariff, in tender) (o offer, err error) {
 	rules := v.rules(in.way)
 	if g, promised := in.way.(guarantees); promised {
 		rules.refund = g.until(rules.refund, in.token.Address, v.began)
+		if g.late() {
+			rules.uncaptured += lateRule
+		}
 	}
 	o.quote = purchase.Quote{
 		Route: v.name(), Scheme: in.way.scheme(), Network: in.chain.CAIP2(), Asset: in.token.Address, Payee: v.pw.payee,

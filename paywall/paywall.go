@@ -46,6 +46,8 @@ type House interface {
 	CertifyAlone(context.Context, guarantee.Signed) (guarantee.Certificate, error)
 	Notes(context.Context, []guarantee.SignedNote) ([]error, error)
 	Signers(ctx context.Context, owner evm.Address) ([]client.Signer, error)
+	// Refund certifies a guarantee that gives a purchase back; cover are claims of the open cycle that may back it.
+	Refund(ctx context.Context, s guarantee.Signed, cover []evm.Hash) (guarantee.Certificate, error)
 }
 
 // Config is what a [Paywall] needs to know. PayTo or Signer, Network, Purchases, and who takes the money are needed: a
@@ -100,6 +102,11 @@ type Config struct {
 	// says that there is no other: every purchase on the book that this paywall is not serving was left by a crash.
 	// Paywalls that share a book must set it, to more than their slowest handler needs.
 	Abandoned time.Duration
+
+	// LateRefunds lets refunds and jobs go past the cutoff of their guarantee's cycle, as announced: what comes back then is a
+	// guarantee the other way, for which the payee needs collateral, or what it earns in the cycle that is open. Without it
+	// they end at the cutoff, except for what the seller gives back by hand.
+	LateRefunds bool
 
 	// SignOffers is the form, "eip712" or "jws", in which every offer and receipt is signed with the payee's key
 	// (offer-receipt): who holds one can show what was promised. A signature costs each 402 and each sale 0.1 ms. Empty:

@@ -319,6 +319,7 @@ type receipt struct {
 	certificate    json.RawMessage // nil: none, or said before
 	note           []byte          // the payee's signature that it takes less; the payer keeps it
 	bundle         *bundleState
+	refund         *refundState
 	signed         json.RawMessage // entry of offer-receipt; nil for none
 	dialect        x402.Dialect
 	accepted       *x402.Requirements // nil: the payment echoes no offer
@@ -394,6 +395,9 @@ func (r receipt) header() http.Header {
 	}
 	if r.bundle != nil {
 		extra["bundle"], _ = json.Marshal(r.bundle) // numbers and text: cannot fail
+	}
+	if r.refund != nil {
+		extra["refund"], _ = json.Marshal(r.refund) // numbers, text and JSON made here: cannot fail
 	}
 	if len(extra) > 0 {
 		s.Extra = extra

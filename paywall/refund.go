@@ -31,7 +31,7 @@ type Return struct {
 }
 
 // Refund gives back what a purchase was charged, once per purchase: by a transfer, by a lower note until the cutoff of the
-// guarantee's cycle, by its calls to the bundle that it drew from, or as credit. A job that is still open is let go. The
+// guarantee's cycle and by a guarantee the other way after it, by its calls to the bundle that it drew from, or as credit. A job that is still open is let go. The
 // same refund again returns the one there is. Errors are [*x402.Error]: not_found, refund_refused, refund_exists for another
 // one, and config_invalid if nobody here can pay it.
 func (pw *Paywall) Refund(ctx context.Context, id string, how Return) (purchase.Refund, error) {
@@ -131,15 +131,19 @@ func (pw *Paywall) refundOf(ctx context.Context, p purchase.Purchase, how Return
 	return r, nil
 }
 
-// refundByNote signs that the payee takes less than it was charged, while its cycle can still be lowered.
+// refundByNote signs that the payee takes less than it was charged while its cycle can still be lowered, and afterwards
+// that it owes the payer.
 func (pw *Paywall) refundByNote(ctx context.Context, p purchase.Purchase, r purchase.Refund) (purchase.Refund, error) {
 	g := guarantees{pw}
 	if !g.lowers() {
 		return r, x402.Errorf("config_invalid", "purchase %s is refunded by the payee's signature, which takes its key", p.ID)
 	}
 	if last, ok := g.lastNote(p); ok && pw.cfg.Now().After(last) {
-		return r, x402.Errorf("refund_refused", "purchase %s was cleared at %s, and can no longer be lowered", p.ID, last.UTC().Format(time.RFC3339)).
-			WithHint("keep it for the buyer: --as-credit")
+		if pw.named() {
+			return r, x402.Errorf("refund_refused", "purchase %s was cleared at %s: now only the key of %s can give it back", p.ID, last.UTC().Format(time.RFC3339), pw.payee).
+				WithHint("keep it for the buyer: --as-credit")
+		}
+		return pw.signLate(ctx, p, r, purchase.ByGuarantee)
 	}
 	left, enough := beyond(p.Charged, p.Credit).Sub(r.Amount)
 	if !enough {
@@ -204,11 +208,27 @@ func (pw *Paywall) give(ctx context.Context, p purchase.Purchase, r purchase.Ref
 		outcomes, err := pw.house.Notes(ctx, []guarantee.SignedNote{note})
 		if err == nil && len(outcomes) == 1 {
 			err = outcomes[0]
-			if err != nil && pw.hopeless(p, err) {
-				failed, err = asCoded(err), nil
-			}
 		}
-		if err != nil {
+		switch {
+		case tooLate(err) && !pw.named():
+			if r, err = pw.signLate(ctx, p, r, purchase.ByGuarantee); err == nil {
+				err = pw.cfg.Purchases.FinishRefund(ctx, r)
+			}
+			if err != nil {
+				return r, err
+			}
+			return pw.give(ctx, p, r)
+		case err != nil && pw.hopeless(p, err):
+			failed = asCoded(err)
+		case err != nil:
+			return r, err
+		}
+	case purchase.ByGuarantee, purchase.ByReturn:
+		var err error
+		if r, err = pw.giveLate(ctx, p, r); errors.As(err, &failed) && !lasting(failed) {
+			failed = nil
+		}
+		if err != nil && failed == nil {
 			return r, err
 		}
 	}

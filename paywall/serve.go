@@ -278,6 +278,7 @@ func (v *visit) again(ctx context.Context, p purchase.Purchase) (*purchase.Purch
 	case purchase.Wait:
 		return nil, inProgress()
 	case purchase.RefuseVoid:
+		copyHeader(v.w.Header(), v.latest(w, p).header()) // with the note that lets the payment go
 		return nil, x402.Errorf("payment_void", "purchase %s ended without a charge%s", p.ID, because(p.Outcome)).
 			WithHint("not charged; sign a new payment")
 	case purchase.RefuseUsed:

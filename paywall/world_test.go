@@ -56,12 +56,14 @@ type house struct {
 	mu        sync.Mutex
 	certified map[evm.Hash]guarantee.Claims     // guarded by mu; by digest
 	notes     map[evm.Hash]guarantee.SignedNote // guarded by mu
+	refunded  map[evm.Hash]guarantee.Claims     // guarded by mu; by request id
 	asked     int                               // guarded by mu
 	alone     int                               // guarded by mu; of those, for a certificate of its own
 	signers   map[evm.Address][]client.Signer   // guarded by mu
 	// certify and note replace what the house does, if set. guarded by mu
 	certify func(guarantee.Signed) (guarantee.Certificate, error)
 	note    func(guarantee.SignedNote) error
+	refund  func(guarantee.Signed, []evm.Hash) error
 	params  func() (client.Params, error)
 }
 
@@ -131,6 +133,18 @@ func (h *house) Notes(_ context.Context, notes []guarantee.SignedNote) ([]error,
 		h.notes[n.Digest] = n
 	}
 	return out, nil
+}
+
+func (h *house) Refund(_ context.Context, s guarantee.Signed, cover []evm.Hash) (guarantee.Certificate, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.refund != nil {
+		if err := h.refund(s, cover); err != nil {
+			return guarantee.Certificate{}, err
+		}
+	}
+	h.refunded[s.Claims.ReqID] = s.Claims
+	return h.sign(s)
 }
 
 func (h *house) Signers(_ context.Context, owner evm.Address) ([]client.Signer, error) {
@@ -279,7 +293,7 @@ func newWorld(t testing.TB, changes ...func(*paywall.Config)) *world {
 	w.house = &house{
 		authority: authority, clock: w.clock,
 		deployment: guarantee.Deployment{ChainID: chain.ID, Name: "4Mica " + vault.Lower(), Version: "1", Vault: vault, ClearingHouse: evm.Address{9}},
-		certified:  make(map[evm.Hash]guarantee.Claims), notes: make(map[evm.Hash]guarantee.SignedNote),
+		certified:  make(map[evm.Hash]guarantee.Claims), notes: make(map[evm.Hash]guarantee.SignedNote), refunded: make(map[evm.Hash]guarantee.Claims),
 	}
 	w.cfg = paywall.Config{
 		Network: "base-sepolia", Purchases: w.book, Signer: w.seller, House: w.house, Now: w.clock.now,

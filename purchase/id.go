@@ -30,12 +30,25 @@ func IDFromPayment(payment evm.Hash) string {
 	return idPrefix + idAlphabet.EncodeToString(payment[:idBytes])
 }
 
+// IDFromBytes makes an id of its 16 bytes.
+func IDFromBytes(b [16]byte) string { return idPrefix + idAlphabet.EncodeToString(b[:]) }
+
 // ValidID reports whether id has the one form that [NewID] writes.
 func ValidID(id string) bool {
+	_, ok := IDBytes(id)
+	return ok
+}
+
+// IDBytes returns the 16 bytes that an id is made of, or false for what is no id.
+func IDBytes(id string) (b [16]byte, ok bool) {
 	if len(id) != len(idPrefix)+idAlphabet.EncodedLen(idBytes) || id[:len(idPrefix)] != idPrefix {
-		return false
+		return b, false
 	}
-	b, err := idAlphabet.DecodeString(id[len(idPrefix):])
+	raw, err := idAlphabet.DecodeString(id[len(idPrefix):])
+	if err != nil {
+		return b, false
+	}
+	copy(b[:], raw)
 	// The last character carries two unused bits; only one spelling of them is an id.
-	return err == nil && idPrefix+idAlphabet.EncodeToString(b) == id
+	return b, IDFromBytes(b) == id
 }

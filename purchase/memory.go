@@ -250,6 +250,27 @@ func (m *Memory) Unfinished(ctx context.Context) ([]Purchase, error) {
 	return all, err
 }
 
+// Captured implements [Book].
+func (m *Memory) Captured(ctx context.Context, payee evm.Address, way, network string, asset evm.Address, limit int) ([]Purchase, error) {
+	all, err := m.list(ctx, func(p *Purchase) bool {
+		_, refunded := m.refunds[p.ID]
+		return p.captured(way) && p.Payee == payee && p.Network == network && p.Asset == asset && !refunded
+	}, func(p Purchase) time.Time { return p.ReservedAt })
+	slices.Reverse(all)
+	for i := range all {
+		all[i].Answer = nil
+	}
+	if limit > 0 && len(all) > limit {
+		all = all[:limit]
+	}
+	return all, err
+}
+
+// captured reports whether p is charged by a way, and nothing of it is still to be let go.
+func (p *Purchase) captured(way string) bool {
+	return p.State == Committed && p.Way == way && p.Credit.Less(p.Charged) && (len(p.Proof) == 0 || p.ProofDone)
+}
+
 // Undelivered implements [Book].
 func (m *Memory) Undelivered(ctx context.Context, limit int) ([]Purchase, error) {
 	all, err := m.list(ctx, func(p *Purchase) bool { return p.State.Final() && len(p.Proof) > 0 && !p.ProofDone },

@@ -140,6 +140,10 @@ type Book interface {
 	// Bought returns the newest Committed purchase that a payer made of a payee's route and that was not given back whole,
 	// unless it ended before since.
 	Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (Purchase, bool, error)
+	// Captured returns the newest Committed purchases that were charged by a way, in an asset, for a payee: those that are paid
+	// out of what was promised, whose Proof, if there is one, is delivered, and of which nothing is given back. It looks at the
+	// newest 4096 of the book only, and leaves answers out.
+	Captured(ctx context.Context, payee evm.Address, way, network string, asset evm.Address, limit int) ([]Purchase, error)
 	// Undelivered returns finished purchases with a Proof that the clearing house does not have, oldest first.
 	Undelivered(ctx context.Context, limit int) ([]Purchase, error)
 	// Delivered records that it has.
@@ -158,7 +162,7 @@ type Book interface {
 	// there already is returned: with nil if its kind, amount and calls are the same, else with ErrRefunded.
 	Refund(ctx context.Context, r Refund) (Refund, error)
 	// FinishRefund moves r.Purchase's refund to r.State, from Queued to any and from Failed to Queued or Done, and stores
-	// Transaction, Reason and DoneAt of r. ErrState otherwise.
+	// Transaction, Reason and DoneAt of r, and Kind and Proof where [Refund.Finished] lets it. ErrState otherwise.
 	FinishRefund(ctx context.Context, r Refund) error
 	// FindRefund returns the refund of a purchase.
 	FindRefund(ctx context.Context, purchase string) (Refund, bool, error)

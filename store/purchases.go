@@ -292,9 +292,22 @@ func (b purchases) Unfinished(ctx context.Context) ([]purchase.Purchase, error) 
 // Bought implements [purchase.Book].
 func (b purchases) Bought(ctx context.Context, payer, payee evm.Address, route string, since time.Time) (purchase.Purchase, bool, error) {
 	return first(b.list(ctx, true, `WHERE payer = ? AND payee = ? AND route = ? AND state = 'committed' AND done_at >= ?
-		AND NOT EXISTS (SELECT 1 FROM refund WHERE refund.purchase = purchase.id AND refund.state <> 'failed' AND (refund.kind = 'calls' OR refund.amount = purchase.charged))
+		AND NOT EXISTS (SELECT 1 FROM refund WHERE refund.purchase = purchase.id AND refund.state <> 'failed' AND refund.kind <> 'return' AND (refund.kind = 'calls' OR refund.amount = purchase.charged))
 		ORDER BY done_at DESC LIMIT 1`,
 		payer[:], payee[:], route, instant{&since}))
+}
+
+// Captured implements [purchase.Book].
+func (b purchases) Captured(ctx context.Context, payee evm.Address, way, network string, asset evm.Address, limit int) (all []purchase.Purchase, err error) {
+	newest, err := b.list(ctx, false, `WHERE seq > (SELECT COALESCE(MAX(seq), 0) FROM purchase) - 4096 AND state = 'committed' AND way = ?
+		AND payee = ? AND network = ? AND asset = ? AND charged <> credit AND (proof IS NULL OR proof_done = 1)
+		AND NOT EXISTS (SELECT 1 FROM refund WHERE refund.purchase = purchase.id) ORDER BY seq DESC LIMIT ?`, way, payee[:], network, asset[:], limitOf(limit))
+	for _, p := range newest {
+		if p.Answer = nil; p.Credit.Less(p.Charged) {
+			all = append(all, p)
+		}
+	}
+	return all, err
 }
 
 // Undelivered implements [purchase.Book].

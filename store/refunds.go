@@ -90,8 +90,8 @@ func (b purchases) FinishRefund(ctx context.Context, done purchase.Refund) error
 		}
 		if err == nil {
 			var n int64
-			n, err = s.exec("UPDATE refund SET state = ?, tx = ?, reason = ?, done_at = ? WHERE purchase = ? AND state = ?",
-				string(r.State), hashOrNull(r.Transaction), r.Reason, instant{&r.DoneAt}, r.Purchase, string(old.State))
+			n, err = s.exec("UPDATE refund SET kind = ?, proof = ?, state = ?, tx = ?, reason = ?, done_at = ? WHERE purchase = ? AND state = ?",
+				string(r.Kind), orNull(r.Proof), string(r.State), hashOrNull(r.Transaction), r.Reason, instant{&r.DoneAt}, r.Purchase, string(old.State))
 			if err == nil && n == 0 {
 				err = purchase.ErrState
 			}

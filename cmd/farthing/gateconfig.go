@@ -28,6 +28,7 @@ type gateFile struct {
 	Facilitator   string
 	RPCURL        string
 	SignOffers    string
+	LateRefunds   bool
 	Body          located
 	Costs         costing
 	Routes        []gateRoute
@@ -111,6 +112,7 @@ func parseGate(name string, text []byte, env func(string) (string, bool)) (gateF
 			"rpc_url":        func(n *yaml.Node) { g.RPCURL = p.text(n).Text },
 			"accept":         func(n *yaml.Node) { g.Accept = p.ways(n) },
 			"sign_offers":    func(n *yaml.Node) { g.SignOffers = p.text(n).Text },
+			"late_refunds":   func(n *yaml.Node) { g.LateRefunds = p.yes(n) },
 			"body":           func(n *yaml.Node) { g.Body = p.body(n) },
 			"costs":          func(n *yaml.Node) { g.Costs = p.costs(n) },
 			"routes":         func(n *yaml.Node) { g.Routes = p.routes(n) },

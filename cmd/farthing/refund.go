@@ -20,7 +20,8 @@ type refundCmd struct {
 // Help says what a refund is.
 func (refundCmd) Help() string {
 	return "A purchase is refunded once. A transfer is answered by one from your key (you pay its gas; --rpc-url names the node), " +
-		"a guarantee by your signature that it is worth less, until its cycle is cleared, a call by going back into its bundle. " +
+		"a guarantee by your signature that it is worth less, and once its cycle is cleared by a guarantee from you, " +
+		"which your collateral or what you earn in the open cycle has to cover; a call by going back into its bundle. " +
 		"The gate may be running: both work on the same book."
 }
 

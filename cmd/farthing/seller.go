@@ -139,7 +139,7 @@ func (c *sellerFlags) open(r *run, file gateFile) (_ *counter, err error) {
 	}
 	config := paywall.Config{
 		Networks: networks, PayTo: file.PayTo, Network: file.Network, ClearingHouse: file.ClearingHouse, Facilitator: file.Facilitator,
-		Purchases: db.Purchases(), Signer: key, Accept: plain(file.Accept), BaseURL: c.BaseURL, TabPath: paywall.DefaultTabPath, SignOffers: file.SignOffers, Now: r.Now, Log: r.log, OnSale: r.saleLines(), DevNote: s.note,
+		Purchases: db.Purchases(), Signer: key, Accept: plain(file.Accept), BaseURL: c.BaseURL, TabPath: paywall.DefaultTabPath, SignOffers: file.SignOffers, LateRefunds: file.LateRefunds, Now: r.Now, Log: r.log, OnSale: r.saleLines(), DevNote: s.note,
 	}
 	if c.Shared {
 		config.Abandoned = sharedAbandoned

@@ -88,6 +88,15 @@ func (b Purchases) Bought(ctx context.Context, payer, payee evm.Address, route s
 	return got, found, err
 }
 
+// Captured implements [purchase.Book].
+func (b Purchases) Captured(ctx context.Context, payee evm.Address, way, network string, asset evm.Address, limit int) (got []purchase.Purchase, err error) {
+	err = b.Around("captured", false, func() (err error) {
+		got, err = b.Book.Captured(ctx, payee, way, network, asset, limit)
+		return err
+	})
+	return got, err
+}
+
 // Undelivered implements [purchase.Book].
 func (b Purchases) Undelivered(ctx context.Context, limit int) (got []purchase.Purchase, err error) {
 	err = b.Around("undelivered", false, func() (err error) { got, err = b.Book.Undelivered(ctx, limit); return err })

@@ -131,6 +131,13 @@ func (h mortalHouse) Notes(ctx context.Context, notes []guarantee.SignedNote) ([
 	return h.House.Notes(ctx, notes)
 }
 
+func (h mortalHouse) Refund(ctx context.Context, s guarantee.Signed, cover []evm.Hash) (guarantee.Certificate, error) {
+	if err := h.life.alive(); err != nil {
+		return guarantee.Certificate{}, err
+	}
+	return h.House.Refund(ctx, s, cover)
+}
+
 // mortalFacilitator is the facilitator as a process sees it.
 type mortalFacilitator struct {
 	x402.Facilitator

@@ -56,6 +56,8 @@ func Run(t *testing.T, open func(t *testing.T) purchase.Book) {
 		{"a purchase is refunded once, and never more than was charged", refundRules},
 		{"of many refunds exactly one is made", refundRace},
 		{"every state of a refund", refundStates},
+		{"a refund comes too late for a note", refundLate},
+		{"captured purchases", captured},
 		{"calls return to their bundle, and unused ones are paid back once", refundBundle},
 		{"credit is what was given less what was taken", creditRules},
 		{"units and credit are conserved, whatever happens", conserved},

@@ -508,3 +508,94 @@ func (w *world) check(t *rapid.T) {
 		t.Fatalf("credit %s, taken %s, given %s, %v", credit, taken, given, err)
 	}
 }
+
+// refundLate: what a note came too late for is given back by a guarantee, whether it was charged or never earned.
+func refundLate(t *testing.T, b purchase.Book) {
+	ctx := t.Context()
+	p := sold(t, b, sample(1))
+	r, err := b.Refund(ctx, purchase.Refund{Purchase: p.ID, Kind: purchase.ByNote, Amount: money.Units(5), Proof: []byte("note"), At: noon})
+	must(t, err)
+	r.Kind, r.Proof = purchase.ByGuarantee, []byte("guarantee")
+	must(t, b.FinishRefund(ctx, r))
+	wantRefund(t, b, r)
+	if again, err := b.Refund(ctx, purchase.Refund{Purchase: p.ID, Kind: purchase.ByNote, Amount: money.Units(5), Proof: []byte("note"), At: noon}); err != nil {
+		t.Errorf("the same, as it was asked for: %v", err)
+	} else {
+		sameRefund(t, again, r)
+	}
+	back := r
+	back.Kind, back.Proof = purchase.ByNote, []byte("note")
+	must(t, b.FinishRefund(ctx, back)) // a guarantee becomes no note again
+	wantRefund(t, b, r)
+	r.State, r.Proof, r.DoneAt = purchase.Done, []byte("certified"), noon.Add(time.Minute)
+	must(t, b.FinishRefund(ctx, r))
+	wantRefund(t, b, r)
+
+	void := sample(2)
+	reserve(t, b, void)
+	returned := func(p purchase.Purchase, units uint64) purchase.Refund {
+		return purchase.Refund{Purchase: p.ID, Kind: purchase.ByReturn, Amount: money.Units(units), Proof: []byte("{}"), At: noon}
+	}
+	if _, err := b.Refund(ctx, returned(void, 1)); !errors.Is(err, purchase.ErrState) {
+		t.Errorf("of what has not ended: %v", err)
+	}
+	must(t, b.Finish(ctx, finished(void, purchase.Void)))
+	part := sold(t, b, sample(3)) // charged 900 of 1000
+	for _, c := range []struct {
+		p    purchase.Purchase
+		most uint64
+	}{{void, 1000}, {part, 100}} {
+		if _, err := b.Refund(ctx, returned(c.p, c.most+1)); !errors.Is(err, purchase.ErrTooMuch) {
+			t.Errorf("%s: more than was promised beyond the charge: %v", c.p.ID, err)
+		}
+		r, err := b.Refund(ctx, returned(c.p, c.most))
+		must(t, err)
+		r.State = purchase.Queued
+		wantRefund(t, b, r)
+		if _, err := b.Refund(ctx, transfer(c.p.ID, 1)); err == nil {
+			t.Errorf("%s: given back twice", c.p.ID)
+		}
+	}
+	if _, found, err := b.Bought(ctx, part.Payer, part.Payee, part.Route, noon.Add(-time.Hour)); err != nil || !found {
+		t.Errorf("what was never earned came back, and the purchase is not there any more: %v, %v", found, err)
+	}
+}
+
+// captured are purchases of which nothing can be let go any more.
+func captured(t *testing.T, b purchase.Book) {
+	ctx := t.Context()
+	one := sample(1)
+	like := func(n int) purchase.Purchase {
+		p := sample(n)
+		p.Payee, p.Asset = one.Payee, one.Asset
+		return p
+	}
+	first, second := sold(t, b, one), sold(t, b, like(2))
+	noted := like(3)
+	reserve(t, b, noted)
+	noted.State, noted.Charged, noted.Proof, noted.RunAt, noted.DoneAt = purchase.Committed, money.Units(1), []byte("{}"), noon, noon
+	must(t, b.Run(ctx, noted.ID, nil, noon), b.Finish(ctx, noted))
+	reserve(t, b, like(4))
+	refunded := sold(t, b, like(5))
+	_, err := b.Refund(ctx, transfer(refunded.ID, 1))
+	must(t, err)
+	other := like(6)
+	other.Way = "exact"
+	sold(t, b, other)
+	sold(t, b, sample(7)) // of another payee
+	list := func(limit int) (ids []string) {
+		all, err := b.Captured(ctx, one.Payee, one.Way, one.Network, one.Asset, limit)
+		must(t, err)
+		for _, p := range all {
+			ids = append(ids, p.ID)
+		}
+		return ids
+	}
+	if got := list(0); !slices.Equal(got, []string{second.ID, first.ID}) {
+		t.Errorf("captured are %v", got)
+	}
+	must(t, b.Delivered(ctx, noted.ID))
+	if got := list(2); !slices.Equal(got, []string{noted.ID, second.ID}) {
+		t.Errorf("captured are %v", got)
+	}
+}
