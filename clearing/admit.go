@@ -60,10 +60,11 @@ type admission struct {
 //     as replayed, whatever has become of the guarantee since (a certificate is a fact: a guarantee that a note has
 //     let go, or whose cycle is over, is still the one that was admitted); other content is [ErrConflict]
 //  4. timestamp (guarantee.ErrStale, guarantee.ErrFuture)
-//  5. whether payer and payee may take part ([ErrSuspended], [ErrNotMember])
-//  6. asset and cycle ([ErrAsset]); a cycle that is frozen takes nothing, the next one does
-//  7. the payer's limit per cycle ([ErrLimit])
-//  8. collateral, or of a refund the claims that it names ([ErrExposure])
+//  5. the policy, if there is one (guarantee.ErrPolicy, [ErrRegistry])
+//  6. whether payer and payee may take part ([ErrSuspended], [ErrNotMember])
+//  7. asset and cycle ([ErrAsset]); a cycle that is frozen takes nothing, the next one does
+//  8. the payer's limit per cycle ([ErrLimit]); what waits for a validator counts in every cycle
+//  9. collateral, or of a refund the claims that it names ([ErrExposure])
 //
 // A guarantee is on disk before its certificate is made. An error that matches [ErrUnfinished] leaves open whether the
 // guarantee was admitted; the same request again is safe and finds out. One that matches [ErrNotAdmitted] says it was not.
@@ -119,7 +120,7 @@ func (h *House) verify(s guarantee.Signed) (evm.Hash, error) {
 	if c.Payer == c.Payee || c.Payer.IsZero() || c.Payee.IsZero() {
 		return evm.Hash{}, ErrParties
 	}
-	if c.Policy != nil {
+	if c.Policy != nil && len(h.Registries) == 0 {
 		return evm.Hash{}, fmt.Errorf("claims of version %d: %w", c.Version(), guarantee.ErrVersion)
 	}
 	return s.Verify(h.separator, h.Rules)
@@ -159,7 +160,7 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 		}
 		return
 	}
-	batches := make(map[CycleRef]*batch)
+	batches := make(map[batchKey]*batch)
 	for i, it := range group {
 		it.admitted, it.replayed, it.err = outcomes[i].admitted, outcomes[i].replayed, outcomes[i].err
 		if it.err != nil {
@@ -170,10 +171,11 @@ func (h *House) admitGroup(ctx context.Context, group []*admission) {
 			h.lastCycle.Store(&it.admitted.Cycle)
 		}
 		if it.Batch {
-			b := batches[it.admitted.Cycle]
+			key := batchKey{it.admitted.Cycle, it.admitted.Signed.Claims.Version()}
+			b := batches[key]
 			if b == nil {
-				b = &batch{}
-				batches[it.admitted.Cycle] = b
+				b = &batch{batchKey: key}
+				batches[key] = b
 			}
 			it.batch, it.place = b, len(b.claims)
 			b.claims = append(b.claims, h.claims(it.admitted))
@@ -227,6 +229,9 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 	if future := uint64(h.Future / time.Second); c.Timestamp > now && c.Timestamp-now > future {
 		return g, false, fmt.Errorf("%d seconds ahead: %w", c.Timestamp-now, guarantee.ErrFuture), nil
 	}
+	if refused := h.checkPolicy(c); refused != nil {
+		return g, false, refused, nil
+	}
 	if refused := h.mayDeal(wallets, c.Payer, c.Payee); refused != nil {
 		return g, false, refused, nil
 	}
@@ -242,7 +247,7 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 		return g, false, nil, err
 	}
 	if limit, ok := lowerLimit(account.Account, wallets[c.Payer]); ok {
-		used, err := v.tx.PayableBy(cycle.Ref, c.Payer)
+		used, err := v.promised(cycle.Ref, c.Payer)
 		if err != nil {
 			return g, false, nil, err
 		}
@@ -284,6 +289,9 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 // checks, so it is made beforehand where the cycle can be guessed.
 func (h *House) promise(it *admission, c CycleRef) Guarantee {
 	g := Guarantee{Signed: it.Signed, Digest: it.digest, Cycle: c, Payable: it.Signed.Claims.Amount, At: it.now.UnixMilli()}
+	if it.Signed.Claims.Policy != nil {
+		g.Validation = &Validation{AskAt: unix(it.now)}
+	}
 	g.Evidence = h.evidence(g)
 	return g
 }
@@ -297,7 +305,7 @@ func (h *House) certify(it *admission) Result {
 	}
 	r.Cycle, r.Replayed = it.admitted.Cycle, it.replayed
 	if it.batch != nil {
-		r.Certificate, r.Err = it.batch.certificate(h, it.admitted.Cycle, it.place)
+		r.Certificate, r.Err = it.batch.certificate(h, it.place)
 	} else {
 		r.Certificate, r.Err = h.Authority.Certify(h.claims(it.admitted))
 	}
@@ -309,11 +317,20 @@ func (h *House) certify(it *admission) Result {
 
 // claims returns the bytes that a guarantee's certificates cover.
 func (h *House) claims(g Guarantee) []byte {
-	return guarantee.EncodeClaims(h.domain, g.Cycle.ID(), g.Signed.Claims)
+	return guarantee.EncodeClaims(h.domainOf(g.Signed.Claims.Version()), g.Cycle.ID(), g.Signed.Claims)
 }
 
-// batch is the members of a group and one cycle that share a signature. Whoever needs it first makes it.
+func (h *House) domainOf(version uint64) evm.Hash { return h.domains[version-1] }
+
+// batchKey says which members of a group share a signature: those whose certificates name one cycle and one domain.
+type batchKey struct {
+	cycle   CycleRef
+	version uint64
+}
+
+// batch is those members. Whoever needs their signature first makes it.
 type batch struct {
+	batchKey
 	claims [][]byte // complete before anybody can ask for a certificate
 
 	once         sync.Once
@@ -321,8 +338,10 @@ type batch struct {
 	err          error
 }
 
-func (b *batch) certificate(h *House, c CycleRef, place int) (guarantee.Certificate, error) {
-	b.once.Do(func() { b.certificates, b.err = h.Authority.CertifyBatch(h.domain, c.ID(), b.claims) })
+func (b *batch) certificate(h *House, place int) (guarantee.Certificate, error) {
+	b.once.Do(func() {
+		b.certificates, b.err = h.Authority.CertifyBatch(h.domainOf(b.version), b.cycle.ID(), b.claims)
+	})
 	if b.err != nil {
 		return guarantee.Certificate{}, b.err
 	}

@@ -55,7 +55,8 @@ type Tx interface {
 	LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error
 	// PledgeGuarantee replaces what of a guarantee backs refunds. The guarantee must be there.
 	PledgeGuarantee(digest evm.Hash, pledged money.Amount) error
-	// Guarantees yields those of a cycle, in the order in which they were admitted.
+	// Guarantees yields those that a cycle nets, in the order in which they were admitted. No cycle nets one that waits for its
+	// validator or waited in vain: those are under [Nowhere].
 	Guarantees(CycleRef) iter.Seq2[Guarantee, error]
 	// GuaranteesOf yields those of a cycle in which the participant is payer or payee.
 	GuaranteesOf(c CycleRef, participant evm.Address) iter.Seq2[Guarantee, error]
@@ -63,6 +64,17 @@ type Tx interface {
 	Refunds(CycleRef) iter.Seq2[Guarantee, error]
 	// Lines yields all guarantees of a cycle as netting needs them, in any order, many at a time. Each page is its receiver's.
 	Lines(CycleRef) iter.Seq2[[]Line, error]
+	// PutValidation replaces where a guarantee stands with its validator, what is payable, and with them the cycle that nets
+	// it. The guarantee must be there and have a policy.
+	PutValidation(digest evm.Hash, payable money.Amount, v Validation) error
+	// Unanswered returns which guarantees are due to be asked about, the longest due first.
+	Unanswered(due uint64, limit int) ([]evm.Hash, error)
+	// Unasked reports whether a guarantee waits for its validator, whose certificate names a cycle of the asset that starts at
+	// start or earlier, and whose registry was not asked in a block at or after a time.
+	Unasked(asset evm.Address, start, at uint64) (bool, error)
+	// Decided returns the guarantees whose validation was decided in blocks above a number, in any order.
+	Decided(above uint64) ([]evm.Hash, error)
+
 	// PayableBy sums what a payer's guarantees of a cycle come to.
 	PayableBy(c CycleRef, payer evm.Address) (money.Amount, error)
 	// PayableByEach yields PayableBy of every payer of a cycle, in any order.

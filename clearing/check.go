@@ -14,9 +14,10 @@ import (
 // error matching [ErrBroken]. For each asset:
 //
 //   - the posted sides of all accounts sum to zero;
-//   - each account's exposure is the sum of what its guarantees pay in the cycles whose seal is not applied, less what
-//     claims back, and no account has exposure besides;
+//   - each account's exposure is the sum of what its guarantees pay in the cycles whose seal is not applied, and of those
+//     that wait for validators, less what claims back, and no account has exposure besides;
 //   - what claims back is pledged of claims in the same cycle;
+//   - each guarantee that depends on a validator is netted after the answer, or not at all;
 //   - each netted cycle's positions are what its guarantees net to, and fold to its roots;
 //   - each sealed cycle's pot holds what its creditors have not claimed.
 //
@@ -63,6 +64,9 @@ func (h *House) checkAsset(tx Tx, asset evm.Address) (wrong []error, err error) 
 			if !g.Evidence.IsZero() && g.Evidence != h.evidence(g) {
 				fault("guarantee %s: its evidence is not the hash of what proves it", g.Digest)
 			}
+			if s := g.Validation; s != nil && (s.Answered == 0 || s.Answered > c.CutoffAt || c.Ref.Start < g.Cycle.Start) {
+				fault("guarantee %s: cycle %s nets it, its validator answered at %d", g.Digest, c.Ref, s.Answered)
+			}
 		}
 		if !c.sealed() {
 			for _, p := range n.positions {
@@ -96,6 +100,14 @@ func (h *House) checkAsset(tx Tx, asset evm.Address) (wrong []error, err error) 
 			if holds := b.Available(); holds != left {
 				fault("pot of cycle %s holds %s, creditors are owed %s", c.Ref, holds, left)
 			}
+		}
+	}
+	for lines, err := range tx.Lines(Nowhere(asset)) {
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range lines {
+			exposure[l.Payer], _ = exposure[l.Payer].Add(l.Payable)
 		}
 	}
 	var balances []ledger.Balance

@@ -18,7 +18,7 @@ import (
 // asked for that the contract would refuse as too early. Several houses may do this at once.
 //
 //   - open → frozen at the end of the cycle.
-//   - frozen → netted at the cutoff, by both clocks; the calls that post and seal it are in the outbox when it is netted.
+//   - frozen → netted at the cutoff, by both clocks, and when validators have been asked what they answered before it; the calls that post and seal it are in the outbox when it is netted.
 //     A cycle that has no guarantees is closed instead.
 //   - netted → failed when a block past the deadline is applied at depth and no seal before it. What was posted is to be
 //     released; guarantees stay locked.
@@ -70,7 +70,11 @@ type clocks struct{ house, chain uint64 }
 func (h *House) closeCycle(ctx context.Context, c Cycle, t clocks) error {
 	for {
 		var computed *net
-		if c.Status == Frozen && t.house >= c.CutoffAt && t.chain >= c.CutoffAt {
+		waits, err := h.waitsForAnswers(ctx, c, t)
+		if err != nil {
+			return err
+		}
+		if c.Status == Frozen && t.house >= c.CutoffAt && t.chain >= c.CutoffAt && !waits {
 			// Netting hashes every guarantee, which takes seconds for a million. It reads a snapshot while others
 			// write; the write below then checks that nothing has moved.
 			computed = new(net)
@@ -83,12 +87,12 @@ func (h *House) closeCycle(ctx context.Context, c Cycle, t clocks) error {
 			}
 		}
 		before := c.Status
-		err := h.Book.Write(ctx, func(tx Tx) error {
+		err = h.Book.Write(ctx, func(tx Tx) error {
 			row, found, err := tx.Cycle(c.Ref)
 			if err != nil {
 				return err
 			}
-			if !found || row.Status != before {
+			if !found || row.Status != before || computed != nil && row != c {
 				return errMoved
 			}
 			was := row
@@ -107,6 +111,19 @@ func (h *House) closeCycle(ctx context.Context, c Cycle, t clocks) error {
 			return err
 		}
 	}
+}
+
+// waitsForAnswers reports whether a cycle is not to be netted yet, because validators may have answered before its cutoff
+// about guarantees that it could net, and have not been asked since.
+func (h *House) waitsForAnswers(ctx context.Context, c Cycle, t clocks) (waits bool, err error) {
+	if c.Status != Frozen || t.house < c.CutoffAt || t.house >= c.lateAt() {
+		return false, nil
+	}
+	err = h.Book.Read(ctx, func(tx Tx) (err error) {
+		waits, err = tx.Unasked(c.Ref.Asset, c.Ref.Start, c.CutoffAt)
+		return err
+	})
+	return waits, err
 }
 
 var errMoved = errors.New("cycle has moved")

@@ -49,7 +49,7 @@ type pledge struct {
 // cover looks for claims that back what a refund is short of, in the order in which they are named. The error is the
 // store's; what is found may come to less.
 func (h *House) cover(tx Tx, it *admission, c CycleRef, short money.Amount) (pledges []pledge, sum money.Amount, err error) {
-	if _, refund := guarantee.RefundOf(it.Signed.Claims.ReqID); !refund || len(it.Cover) > CoverMax {
+	if _, refund := guarantee.RefundOf(it.Signed.Claims.ReqID); !refund || it.Signed.Claims.Policy != nil || len(it.Cover) > CoverMax {
 		return nil, sum, nil
 	}
 	named := make(map[evm.Hash]bool, len(it.Cover))

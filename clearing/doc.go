@@ -11,7 +11,8 @@
 //   - (payer, payee, asset, request id) names one guarantee for ever, by value.
 //   - In each cycle net debits and net credits are the same sum, and the order in which guarantees came does not matter.
 //   - What an event of the chain changed can be taken back exactly, as long as its block is remembered.
-//   - A guarantee is netted in the cycle that its certificate names, or not at all.
+//   - A guarantee is netted in the cycle that its certificate names, or not at all; one that depends on a validator in that
+//     cycle or in one of the next three, after the answer ([Validation]).
 //
 // [House.Check] proves what of this can be seen in the books.
 //

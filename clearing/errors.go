@@ -9,7 +9,8 @@ import (
 )
 
 // Errors on which a caller branches. [House.Admit] and [House.Note] say in which order they are checked. Errors of
-// package guarantee come through: ErrForm and ErrSignature of a signature, ErrStale and ErrFuture of a timestamp.
+// package guarantee come through: ErrVersion and ErrPolicy of claims, ErrForm and ErrSignature of a signature, ErrStale and
+// ErrFuture of a timestamp.
 var (
 	// ErrAmount says that an amount is 0, or more than a contract can hold (2^112 − 1).
 	ErrAmount = errors.New("amount must be between 1 and 2^112 - 1")
@@ -19,6 +20,8 @@ var (
 	ErrConflict = errors.New("request id was used for another guarantee")
 	// ErrAsset says that the asset has no schedule here, or that its first cycle is still to come.
 	ErrAsset = errors.New("asset is not cleared here")
+	// ErrRegistry says that a guarantee depends on a registry that is not trusted here.
+	ErrRegistry = errors.New("validation registry is not trusted here")
 	// ErrLimit says that the payer's own limit per cycle would be passed; the error is a *LimitError.
 	ErrLimit = errors.New("payer's limit for the cycle would be passed")
 	// ErrExposure says that the payer's collateral does not cover the guarantee; the error is an *ExposureError.

@@ -100,6 +100,11 @@ func (h *House) Unwind(ctx context.Context, stream Stream, to uint64) error {
 				return ErrTooDeep
 			}
 			if tips[0].Number <= to {
+				if stream == Confirmed {
+					if err := h.unhear(v, to); err != nil {
+						return err
+					}
+				}
 				return v.flush()
 			}
 			events, err := tx.DropBlock(stream, tips[0].Number)

@@ -29,6 +29,11 @@ type Config struct {
 	Authority  *guarantee.Authority
 	Rules      guarantee.Rules // which forms of signature are admitted
 
+	// Registries are those whose validators' answers count. Without any, no guarantee may depend on a validator. Registry asks
+	// them, and must be set if there are any; it goes on being asked about guarantees of before.
+	Registries []evm.Address
+	Registry   Registry
+
 	// MembersOnly admits guarantees between members, see [Wallet]. Otherwise everybody is served who is not suspended.
 	MembersOnly bool
 
@@ -43,9 +48,9 @@ type Config struct {
 type House struct {
 	Config // as New completed it; to be read, not changed
 
-	height    uint8    // chunks hold 2^height positions
-	separator evm.Hash // of claims
-	domain    evm.Hash // of certificates
+	height    uint8       // chunks hold 2^height positions
+	separator evm.Hash    // of claims
+	domains   [2]evm.Hash // of certificates of version 1 and 2
 	admits    gather[*admission]
 	notes     gather[*noting]
 	trees     treeCache
@@ -61,6 +66,9 @@ func New(c Config) (*House, error) {
 	if c.Deployment.ChainID == 0 || c.Deployment.Name == "" || c.Deployment.Vault.IsZero() || c.Deployment.ClearingHouse.IsZero() {
 		return nil, errors.New("clearing: a house needs a whole deployment: chain id, name, vault and clearing house")
 	}
+	if len(c.Registries) > 0 && c.Registry == nil {
+		return nil, errors.New("clearing: registries are trusted, and nothing asks them")
+	}
 	if c.Past < 0 || c.Future < 0 || c.BatchMax < 0 || c.ChunkMax < 0 {
 		return nil, errors.New("clearing: a negative setting")
 	}
@@ -74,7 +82,7 @@ func New(c Config) (*House, error) {
 	}
 	h := &House{
 		Config: c, height: uint8(bits.TrailingZeros(uint(c.ChunkMax))),
-		separator: c.Deployment.ClaimsSeparator(), domain: c.Deployment.CertificateDomain(),
+		separator: c.Deployment.ClaimsSeparator(), domains: [2]evm.Hash{c.Deployment.DomainOf(1), c.Deployment.DomainOf(2)},
 	}
 	h.admits.max, h.admits.run = c.BatchMax, h.admitGroup
 	h.notes.max, h.notes.run = c.BatchMax, h.noteGroup

@@ -1,6 +1,7 @@
 package clearing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,8 @@ type memory struct {
 	transfers  map[string]ledger.Transfer
 	guarantees map[evm.Hash]Guarantee
 	keys       map[guarantee.Key]evm.Hash
-	inCycle    map[CycleRef][]evm.Hash // in order of admission
+	admitted   map[evm.Hash]int        // the order of admission
+	inCycle    map[CycleRef][]evm.Hash // in that order
 	ofParty    map[cycleParty][]evm.Hash
 	payable    map[cycleParty]money.Amount // by payer
 	cycles     map[CycleRef]Cycle
@@ -74,7 +76,7 @@ func NewMemory() *Memory {
 	return &Memory{memory: memory{
 		accounts: make(map[AccountKey]Account), balances: make(map[ledger.Account]ledger.Balance),
 		transfers: make(map[string]ledger.Transfer), guarantees: make(map[evm.Hash]Guarantee),
-		keys: make(map[guarantee.Key]evm.Hash), inCycle: make(map[CycleRef][]evm.Hash),
+		keys: make(map[guarantee.Key]evm.Hash), admitted: make(map[evm.Hash]int), inCycle: make(map[CycleRef][]evm.Hash),
 		ofParty: make(map[cycleParty][]evm.Hash), payable: make(map[cycleParty]money.Amount),
 		cycles: make(map[CycleRef]Cycle), cycleIDs: make(map[evm.Hash]CycleRef),
 		positions: make(map[cycleGeneration]postings), schedules: make(map[evm.Address][]Schedule),
@@ -290,6 +292,10 @@ func (g Guarantee) clone() Guarantee {
 		note := *g.Note
 		g.Note = &note
 	}
+	if g.Validation != nil {
+		validation := *g.Validation
+		g.Validation = &validation
+	}
 	return g
 }
 
@@ -301,21 +307,60 @@ func (tx *memoryTx) AddGuarantee(g Guarantee) error {
 	if _, ok := tx.keys[c.Key()]; ok {
 		return fmt.Errorf("a guarantee with the key of %s is there already", g.Digest)
 	}
-	payer, payee := cycleParty{g.Cycle, c.Payer}, cycleParty{g.Cycle, c.Payee}
-	err := errors.Join(
+	if (c.Policy == nil) != (g.Validation == nil) {
+		return fmt.Errorf("guarantee %s: it has a policy and no validation, or the other way", g.Digest)
+	}
+	return errors.Join(
 		set(tx, tx.guarantees, g.Digest, g.clone()),
 		set(tx, tx.keys, c.Key(), g.Digest),
-		set(tx, tx.inCycle, g.Cycle, append(tx.inCycle[g.Cycle], g.Digest)),
-		set(tx, tx.ofParty, payer, append(tx.ofParty[payer], g.Digest)),
+		set(tx, tx.admitted, g.Digest, len(tx.admitted)),
+		tx.enlist(g),
+	)
+}
+
+// enlist puts a guarantee on the lists of the cycle that nets it, in the order of admission, and into its payer's sum.
+func (tx *memoryTx) enlist(g Guarantee) error {
+	c := g.Netting()
+	with := func(list []evm.Hash) []evm.Hash {
+		i, _ := slices.BinarySearchFunc(list, tx.admitted[g.Digest], func(d evm.Hash, at int) int { return tx.admitted[d] - at })
+		return slices.Insert(slices.Clip(list), i, g.Digest)
+	}
+	payer, payee := cycleParty{c, g.Signed.Claims.Payer}, cycleParty{c, g.Signed.Claims.Payee}
+	err := errors.Join(
+		set(tx, tx.inCycle, c, with(tx.inCycle[c])),
+		set(tx, tx.ofParty, payer, with(tx.ofParty[payer])),
 	)
 	if payee != payer {
-		err = errors.Join(err, set(tx, tx.ofParty, payee, append(tx.ofParty[payee], g.Digest)))
+		err = errors.Join(err, set(tx, tx.ofParty, payee, with(tx.ofParty[payee])))
 	}
-	sum, ok := tx.payable[payer].Add(g.Payable)
+	return errors.Join(err, tx.addPayable(payer, money.Amount{}, g.Payable))
+}
+
+// delist is the opposite of enlist.
+func (tx *memoryTx) delist(g Guarantee) error {
+	c := g.Netting()
+	without := func(list []evm.Hash) []evm.Hash {
+		return slices.DeleteFunc(slices.Clone(list), func(d evm.Hash) bool { return d == g.Digest })
+	}
+	payer, payee := cycleParty{c, g.Signed.Claims.Payer}, cycleParty{c, g.Signed.Claims.Payee}
+	return errors.Join(
+		set(tx, tx.inCycle, c, without(tx.inCycle[c])),
+		set(tx, tx.ofParty, payer, without(tx.ofParty[payer])),
+		set(tx, tx.ofParty, payee, without(tx.ofParty[payee])),
+		tx.addPayable(payer, g.Payable, money.Amount{}),
+	)
+}
+
+// addPayable replaces one guarantee's part of its payer's sum.
+func (tx *memoryTx) addPayable(payer cycleParty, before, after money.Amount) error {
+	rest, ok := tx.payable[payer].Sub(before)
 	if !ok {
+		return ledger.ErrPending
+	}
+	if rest, ok = rest.Add(after); !ok {
 		return ledger.ErrOverflow
 	}
-	return errors.Join(err, set(tx, tx.payable, payer, sum))
+	return set(tx, tx.payable, payer, rest)
 }
 
 func (tx *memoryTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarantee.SignedNote, evidence evm.Hash) error {
@@ -323,17 +368,49 @@ func (tx *memoryTx) LowerGuarantee(digest evm.Hash, payable money.Amount, note g
 	if !ok {
 		return fmt.Errorf("guarantee %s is not there", digest)
 	}
-	payer := cycleParty{g.Cycle, g.Signed.Claims.Payer}
-	rest, ok := tx.payable[payer].Sub(g.Payable)
-	if !ok {
-		return ledger.ErrPending
-	}
-	rest, ok = rest.Add(payable)
-	if !ok {
-		return ledger.ErrOverflow
-	}
+	before := g.Payable
 	g.Payable, g.Note, g.Evidence = payable, &note, evidence
-	return errors.Join(set(tx, tx.guarantees, digest, g), set(tx, tx.payable, payer, rest))
+	return errors.Join(set(tx, tx.guarantees, digest, g), tx.addPayable(cycleParty{g.Netting(), g.Signed.Claims.Payer}, before, payable))
+}
+
+func (tx *memoryTx) PutValidation(digest evm.Hash, payable money.Amount, v Validation) error {
+	g, ok := tx.guarantees[digest]
+	if !ok || g.Validation == nil {
+		return fmt.Errorf("guarantee %s is not there, or depends on nobody", digest)
+	}
+	if err := tx.delist(g); err != nil {
+		return err
+	}
+	g.Payable, g.Validation = payable, &v
+	return errors.Join(set(tx, tx.guarantees, digest, g), tx.enlist(g))
+}
+
+func (tx *memoryTx) Unanswered(due uint64, limit int) ([]evm.Hash, error) {
+	list := tx.validations(func(v Validation, _ CycleRef) bool { return v.AskAt != 0 && v.AskAt <= due })
+	slices.SortFunc(list, func(a, b evm.Hash) int {
+		return cmp.Or(cmp.Compare(tx.guarantees[a].Validation.AskAt, tx.guarantees[b].Validation.AskAt), slices.Compare(a[:], b[:]))
+	})
+	return list[:min(limit, len(list))], nil
+}
+
+func (tx *memoryTx) Unasked(asset evm.Address, start, at uint64) (bool, error) {
+	return len(tx.validations(func(v Validation, c CycleRef) bool {
+		return v.AskAt != 0 && v.Asked < at && c.Asset == asset && c.Start <= start
+	})) > 0, nil
+}
+
+func (tx *memoryTx) Decided(above uint64) ([]evm.Hash, error) {
+	return tx.validations(func(v Validation, _ CycleRef) bool { return v.Block > above }), nil
+}
+
+// validations returns the guarantees whose validation, and the cycle of whose certificate, are as wanted.
+func (tx *memoryTx) validations(wanted func(Validation, CycleRef) bool) (list []evm.Hash) {
+	for d, g := range tx.guarantees {
+		if g.Validation != nil && wanted(*g.Validation, g.Cycle) {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 func (tx *memoryTx) PledgeGuarantee(digest evm.Hash, pledged money.Amount) error {

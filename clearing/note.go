@@ -26,7 +26,8 @@ type noting struct {
 //  3. whether the same note (amount and reason) holds already, which is success at any time
 //  4. that the note lowers what is payable ([ErrRaise])
 //  5. that nothing below backs a refund ([ErrPledged])
-//  6. that the cycle has not reached its cutoff by the house's clock, nor been netted ([ErrCutoff])
+//  6. that the cycle has not reached its cutoff by the house's clock, nor been netted ([ErrCutoff]); for a guarantee that
+//     waits for its validator, no cycle has
 //
 // What [House.Admit] says about [ErrUnfinished], [ErrNotAdmitted] and ctx is true of Note too.
 func (h *House) Note(ctx context.Context, notes []guarantee.SignedNote, now time.Time) []error {
@@ -107,7 +108,9 @@ func (v *view) holdFor(group []*noting) error {
 			return err
 		}
 		if found {
-			cycles = append(cycles, g.Cycle)
+			if !g.Pending() {
+				cycles = append(cycles, g.Netting())
+			}
 			accounts = append(accounts, AccountKey{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
 		}
 	}
@@ -138,15 +141,17 @@ func (h *House) takeNote(v *view, it *noting) (refused, err error) {
 	lowered := g
 	lowered.Payable = it.note.Amount
 	freed, _ := g.Locked().Sub(lowered.Locked()) // which falls with what is payable
-	cycle, found, err := v.cycle(g.Cycle)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, fmt.Errorf("guarantee %s is of cycle %s, which is not there: %w", g.Digest, g.Cycle, ErrBroken)
-	}
-	if unix(it.now) >= cycle.CutoffAt || cycle.Status != Open && cycle.Status != Frozen {
-		return ErrCutoff, nil
+	if !g.Pending() {                            // one that waits for its validator has no cutoff yet
+		cycle, found, err := v.cycle(g.Netting())
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, fmt.Errorf("guarantee %s is of cycle %s, which is not there: %w", g.Digest, g.Netting(), ErrBroken)
+		}
+		if unix(it.now) >= cycle.CutoffAt || cycle.Status != Open && cycle.Status != Frozen {
+			return ErrCutoff, nil
+		}
 	}
 	payer, err := v.account(g.Signed.Claims.Payer, g.Signed.Claims.Asset)
 	if err != nil {

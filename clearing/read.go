@@ -17,22 +17,25 @@ import (
 // GuaranteeStatus is where a guarantee stands, as 4Mica's protocol spells it.
 type GuaranteeStatus string
 
-// The statuses that a guarantee without validation can have.
+// The statuses that a guarantee can have.
 const (
+	StatusPending    GuaranteeStatus = "PENDING_VALIDATION"  // its validator has not answered well enough yet
 	StatusPayable    GuaranteeStatus = "FINALIZED_PAYABLE"   // admitted; its cycle is not netted yet
-	StatusCancelled  GuaranteeStatus = "CANCELLED"           // a note let it go
+	StatusCancelled  GuaranteeStatus = "CANCELLED"           // a note let it go, or its validator did not answer in time
 	StatusNetted     GuaranteeStatus = "NETTED"              // part of its payer's net position
 	StatusSettled    GuaranteeStatus = "SETTLED"             // its payer paid, had nothing to pay, or chose to be settled from collateral
 	StatusRemunerate GuaranteeStatus = "DEFAULT_REMUNERATED" // its payer is marked as defaulted; its payee is funded all the same
 	StatusDisputed   GuaranteeStatus = "DISPUTED"            // its cycle failed; the collateral behind it stays locked
 )
 
-// Status says where a guarantee stands, given its cycle and its payer's position, which is the zero value as long as
+// Status says where a guarantee stands, given the cycle that nets it and its payer's position, which is the zero value as long as
 // there is none. Only what the payer did counts: a payee's claim says nothing about anybody's debt.
 func Status(g Guarantee, c Cycle, payer Position) GuaranteeStatus {
 	switch {
 	case g.Payable.IsZero():
 		return StatusCancelled
+	case g.Pending():
+		return StatusPending
 	case c.Status == Failed:
 		return StatusDisputed
 	case c.Status == Open || c.Status == Frozen:
@@ -48,7 +51,7 @@ func Status(g Guarantee, c Cycle, payer Position) GuaranteeStatus {
 	}
 }
 
-// Standing is a guarantee, its cycle, and where it stands.
+// Standing is a guarantee, the cycle that nets it (the one of its certificate if none does), and where it stands.
 type Standing struct {
 	Guarantee Guarantee
 	Cycle     Cycle
@@ -307,43 +310,59 @@ func (h *House) GuaranteeByKey(ctx context.Context, k guarantee.Key) (s Standing
 	return s, err
 }
 
-// Guarantees returns those of a cycle in which the participant is payer or payee, in the order of admission; after says how many
+// Guarantees returns those that a cycle nets, in which the participant is payer or payee, in the order of admission; after says how many
 // to pass over and limit how many to return at most, 0 being no limit.
 func (h *House) Guarantees(ctx context.Context, id string, participant evm.Address, after, limit int) (list []Standing, err error) {
 	err = h.Book.Read(ctx, func(tx Tx) error {
-		list = nil
 		c, err := cycleByText(tx, id)
+		if err == nil {
+			list, err = standings(tx, c.Ref, participant, after, limit, make(map[evm.Address]Position))
+		}
+		return err
+	})
+	return list, err
+}
+
+func standings(tx Tx, c CycleRef, participant evm.Address, after, limit int, payers map[evm.Address]Position) (list []Standing, err error) {
+	seen := 0
+	for g, err := range tx.GuaranteesOf(c, participant) {
 		if err != nil {
-			return err
+			return nil, err
 		}
-		seen := 0
-		for g, err := range tx.GuaranteesOf(c.Ref, participant) {
-			if err != nil {
-				return err
-			}
-			if seen++; seen <= after {
-				continue
-			}
-			if list = append(list, Standing{Guarantee: g}); limit > 0 && len(list) == limit {
-				break
-			}
+		if seen++; seen <= after {
+			continue
 		}
-		payers := make(map[evm.Address]Position)
-		for i := range list {
-			if list[i], err = standing(tx, list[i].Guarantee, payers); err != nil {
-				return err
-			}
+		if list = append(list, Standing{Guarantee: g}); limit > 0 && len(list) == limit {
+			break
 		}
-		return nil
+	}
+	for i := range list {
+		if list[i], err = standing(tx, list[i].Guarantee, payers); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// Unnetted returns guarantees in which the participant is payer or payee and which no cycle nets: those that wait for their
+// validators, and those that waited in vain. after and limit are as in [House.Guarantees].
+func (h *House) Unnetted(ctx context.Context, asset, participant evm.Address, after, limit int) (list []Standing, err error) {
+	err = h.Book.Read(ctx, func(tx Tx) (err error) {
+		list, err = standings(tx, Nowhere(asset), participant, after, limit, nil)
+		return err
 	})
 	return list, err
 }
 
 // standing finds out where a guarantee stands. payers remembers positions between calls for one cycle; it may be nil.
 func standing(tx Tx, g Guarantee, payers map[evm.Address]Position) (Standing, error) {
-	c, found, err := tx.Cycle(g.Cycle)
+	ref := g.Netting()
+	if ref == Nowhere(ref.Asset) {
+		ref = g.Cycle
+	}
+	c, found, err := tx.Cycle(ref)
 	if err == nil && !found {
-		err = fmt.Errorf("guarantee %s is of cycle %s, which is not there: %w", g.Digest, g.Cycle, ErrBroken)
+		err = fmt.Errorf("guarantee %s is of cycle %s, which is not there: %w", g.Digest, ref, ErrBroken)
 	}
 	if err != nil {
 		return Standing{}, err

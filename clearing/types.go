@@ -75,9 +75,9 @@ const Forever = math.MaxInt64
 // Guarantee is an admitted guarantee.
 type Guarantee struct {
 	Signed  guarantee.Signed
-	Digest  evm.Hash // EIP-712 digest of the claims, whatever form was signed
-	Cycle   CycleRef
-	Payable money.Amount          // the claims' amount, or the lowest note's
+	Digest  evm.Hash              // EIP-712 digest of the claims, whatever form was signed
+	Cycle   CycleRef              // that its certificate names
+	Payable money.Amount          // the claims' amount, or the lowest note's; nothing for one that was never validated in time
 	Backed  money.Amount          // of a refund: the part that its payer's claims back instead of its collateral
 	Pledged money.Amount          // the part that backs refunds of its payee; no note lowers it below that
 	Note    *guarantee.SignedNote // the lowest note, nil if none
@@ -85,6 +85,8 @@ type Guarantee struct {
 	// Evidence is the hash of what proves the guarantee, with its note: netting needs nothing else of all that. It is zero
 	// in rows that an older version has written.
 	Evidence evm.Hash
+	// Validation is where a guarantee stands that depends on a validator, nil for the others.
+	Validation *Validation
 }
 
 // Line is what netting needs of a guarantee.

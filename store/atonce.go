@@ -48,7 +48,7 @@ func (t *tx) insertGuaranteesAtOnce(rows []clearing.Guarantee) error {
 		column(rows, func(g *row) string { return string(g.Signed.Form) }),
 		column(rows, func(g *row) []byte { return g.Signed.Signature[:] }),
 		column(rows, func(g *row) []byte { return g.Digest[:] }),
-		column(rows, func(g *row) uint64 { return g.Cycle.Start }),
+		column(rows, func(g *row) uint64 { return g.Netting().Start }),
 		column(rows, func(g *row) string { return g.Payable.String() }),
 		column(rows, func(g *row) []byte {
 			if g.Note == nil {
@@ -90,6 +90,11 @@ func (t *tx) guaranteesByKeyAtOnce(keys []guarantee.Key) (known map[guarantee.Ke
 			known[g.Signed.Claims.Key()] = g
 			return nil
 		})
+	for k, g := range known {
+		if err == nil {
+			known[k], err = t.validated(g)
+		}
+	}
 	return known, err
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 const guaranteeColumns = `seq, payer, asset, payee, req_id, amount, timestamp, form, signature, digest, cycle_start, payable,
-	note_reason, note_signature, admitted_at, evidence, backed, pledged`
+	note_reason, note_signature, admitted_at, evidence, backed, pledged, policy`
 
 // guaranteeRow is a row as it is stored: the asset and the digest once, and of a note what the row does not say already.
 type guaranteeRow struct {
@@ -21,6 +21,7 @@ type guaranteeRow struct {
 	seq                   int64
 	noteReason, signature []byte // null without a note
 	evidence              []byte // null in rows of older versions
+	policy                []byte // null for those that depend on no validator
 }
 
 func (r *guaranteeRow) dest() []any {
@@ -29,11 +30,11 @@ func (r *guaranteeRow) dest() []any {
 		&r.seq, fixed(c.Payer[:]), fixed(c.Asset[:]), fixed(c.Payee[:]), fixed(c.ReqID[:]), &c.Amount, &c.Timestamp,
 		&r.Signed.Form, fixed(r.Signed.Signature[:]), fixed(r.Digest[:]), &r.Cycle.Start, &r.Payable,
 		&r.noteReason, &r.signature, &r.At, &r.evidence,
-		amountOrNull{&r.Backed}, amountOrNull{&r.Pledged},
+		amountOrNull{&r.Backed}, amountOrNull{&r.Pledged}, &r.policy,
 	}
 }
 
-// guarantee puts the row together again.
+// guarantee puts the row together again, but for what [tx.validated] adds.
 func (r *guaranteeRow) guarantee() (clearing.Guarantee, error) {
 	g := r.Guarantee
 	g.Cycle.Asset = g.Signed.Claims.Asset
@@ -49,7 +50,12 @@ func (r *guaranteeRow) guarantee() (clearing.Guarantee, error) {
 			return clearing.Guarantee{}, fmt.Errorf("evidence: %w", err)
 		}
 	}
-	return g, checkGuarantee(g)
+	if r.policy == nil {
+		return g, checkGuarantee(g)
+	}
+	policy, err := guarantee.ParsePolicy(r.policy)
+	g.Signed.Claims.Policy = policy
+	return g, err
 }
 
 // checkGuarantee compares what must agree.
@@ -57,6 +63,12 @@ func checkGuarantee(g clearing.Guarantee) error {
 	switch {
 	case g.Cycle.Asset != g.Signed.Claims.Asset:
 		return errors.New("cycle and claims differ in asset")
+	case (g.Validation == nil) != (g.Signed.Claims.Policy == nil):
+		return errors.New("it has a policy and no validation, or the other way")
+	case g.Validation != nil && g.Validation.Cancelled:
+		if !g.Payable.IsZero() || g.Validation.Cycle != 0 {
+			return errors.New("it is cancelled, and payable or in a cycle")
+		}
 	case g.Note == nil && g.Payable != g.Signed.Claims.Amount:
 		return fmt.Errorf("%s of %s is payable, but no note lowered it", g.Payable, g.Signed.Claims.Amount)
 	case g.Signed.Claims.Amount.Less(g.Payable):
@@ -123,7 +135,9 @@ func (t *tx) guarantee(key any, where string, args ...any) (g clearing.Guarantee
 	var r guaranteeRow
 	found, err = t.one("SELECT "+guaranteeColumns+" FROM guarantee "+where, args, r.dest()...)
 	if err == nil && found {
-		g, err = r.guarantee()
+		if g, err = r.guarantee(); err == nil {
+			g, err = t.validated(g)
+		}
 	}
 	if err != nil {
 		return clearing.Guarantee{}, false, corrupt("guarantee", key, err)
@@ -137,7 +151,12 @@ func (t *tx) AddGuarantee(g clearing.Guarantee) error {
 		return fmt.Errorf("guarantee %s: %w", g.Digest, err)
 	}
 	t.added = append(t.added, g)
-	return t.addSum(g.Cycle, g.Signed.Claims.Payer, money.Amount{}, g.Payable)
+	if g.Validation != nil {
+		if err := t.addValidation(g); err != nil {
+			return err
+		}
+	}
+	return t.addSum(g.Netting(), g.Signed.Claims.Payer, money.Amount{}, g.Payable)
 }
 
 const guaranteeInserted = `payer, asset, payee, req_id, amount, timestamp, form, signature, digest, cycle_start, payable,
@@ -162,7 +181,7 @@ func (t *tx) insertGuarantees() error {
 		if err := t.put("guarantee", g.Digest, `INSERT INTO guarantee (`+guaranteeInserted+`)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			c.Payer[:], c.Asset[:], c.Payee[:], c.ReqID[:], c.Amount, c.Timestamp, string(g.Signed.Form), g.Signed.Signature[:],
-			g.Digest[:], g.Cycle.Start, g.Payable, reason, signature, g.At, evidence(g.Evidence),
+			g.Digest[:], g.Netting().Start, g.Payable, reason, signature, g.At, evidence(g.Evidence),
 			amountOrNull{&g.Backed}, amountOrNull{&g.Pledged}); err != nil {
 			return err
 		}
@@ -201,7 +220,7 @@ func (t *tx) LowerGuarantee(digest evm.Hash, payable money.Amount, note guarante
 		payable, note.Reason[:], note.Signature[:], evidence(proof), digest[:]); err != nil {
 		return err
 	}
-	return t.addSum(g.Cycle, g.Signed.Claims.Payer, before, payable)
+	return t.addSum(g.Netting(), g.Signed.Claims.Payer, before, payable)
 }
 
 // PledgeGuarantee implements [clearing.Tx].
@@ -257,6 +276,11 @@ func (t *tx) guarantees(query string, args func(after int64) []any) iter.Seq2[cl
 				page, after = append(page, g), seq
 				return err
 			})
+			for i := range page {
+				if err == nil {
+					page[i], err = t.validated(page[i])
+				}
+			}
 			return page, after, err
 		})
 	}

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) clearing.Book) {
 		{"guarantees in order", guaranteesInOrder},
 		{"notes", notes},
 		{"refunds", refunds},
+		{"validations", validations},
 		{"cycles", cycles},
 		{"positions", positions},
 		{"many positions", manyPositions},
@@ -476,6 +477,156 @@ func refunds(t *testing.T, b0 clearing.Book) {
 	})
 	b.refused("pledging a guarantee that is not there", func(tx clearing.Tx) error {
 		return tx.PledgeGuarantee(hash(77), money.Units(1))
+	})
+}
+
+// makeJudged makes a guarantee that depends on a validator and waits for it.
+func makeJudged(n, payer, payee byte, c clearing.CycleRef) clearing.Guarantee {
+	g := makeGuarantee(n, payer, payee, c)
+	g.Signed.Form = guarantee.EIP712
+	g.Signed.Claims.Policy = &guarantee.Policy{
+		Registry: addr(n), ChainID: 1 << 40, Validator: addr(n + 1), AgentID: hash(n), MinScore: 100, JobHash: hash(n + 1), Tag: "größer",
+		Subject: hash(n + 2), Request: hash(n + 3),
+	}
+	g.Validation = &clearing.Validation{AskAt: uint64(n)}
+	return g
+}
+
+func validations(t *testing.T, b0 clearing.Book) {
+	b := book{t, b0}
+	c, later, nowhere := ref(1, 1000), ref(1, 1100), clearing.Nowhere(addr(1))
+	plain := makeGuarantee(1, 1, 2, c)
+	one, two, three := makeJudged(11, 1, 2, c), makeJudged(12, 1, 3, c), makeJudged(13, 4, 1, later)
+	elsewhere := makeJudged(14, 1, 2, ref(2, 500))
+	b.refused("a policy without a validation", func(tx clearing.Tx) error {
+		g := makeJudged(99, 1, 2, c)
+		g.Validation = nil
+		return tx.AddGuarantee(g)
+	})
+	b.write(func(tx clearing.Tx) error {
+		return errors.Join(tx.AddGuarantee(two), tx.AddGuarantee(plain), tx.AddGuarantee(one), tx.AddGuarantee(three), tx.AddGuarantee(elsewhere))
+	})
+	look := func(what string, netted map[clearing.CycleRef][]clearing.Guarantee, due []evm.Hash, decided []evm.Hash) {
+		t.Helper()
+		b.read(func(tx clearing.Tx) error {
+			for c, want := range netted {
+				got, err := collect(tx.Guarantees(c))
+				if err != nil {
+					return err
+				}
+				is(t, what+": guarantees of "+c.String(), got, want)
+				var lines []evm.Hash
+				for page, err := range tx.Lines(c) {
+					if err != nil {
+						return err
+					}
+					for _, l := range page {
+						lines = append(lines, l.Digest)
+					}
+				}
+				sum := money.Amount{}
+				for _, g := range want {
+					if !slices.Contains(lines, g.Digest) {
+						t.Errorf("%s: %s is no line of %s", what, g.Digest, c)
+					}
+					if g.Signed.Claims.Payer == addr(1) {
+						sum, _ = sum.Add(g.Payable)
+					}
+					byDigest, found, err := tx.GuaranteeByDigest(g.Digest)
+					if err != nil || !found {
+						t.Fatal(found, err)
+					}
+					is(t, what+": by digest", byDigest, g)
+					byKey, found, err := tx.GuaranteeByKey(g.Signed.Claims.Key())
+					if err != nil || !found {
+						t.Fatal(found, err)
+					}
+					is(t, what+": by key", byKey, g)
+				}
+				payable, err := tx.PayableBy(c, addr(1))
+				if err != nil {
+					return err
+				}
+				is(t, what+": payable in "+c.String(), payable, sum)
+			}
+			got, err := tx.Unanswered(1_000_000, 10)
+			is(t, what+": due", got, due)
+			if err != nil {
+				return err
+			}
+			got, err = tx.Decided(7)
+			slices.SortFunc(got, func(a, b evm.Hash) int { return slices.Compare(a[:], b[:]) })
+			is(t, what+": decided", got, decided)
+			return err
+		})
+	}
+	look("at first", map[clearing.CycleRef][]clearing.Guarantee{
+		c: {plain}, later: nil, nowhere: {two, one, three}, clearing.Nowhere(addr(2)): {elsewhere},
+	}, []evm.Hash{hash(11), hash(12), hash(13), hash(14)}, nil)
+	b.read(func(tx clearing.Tx) error {
+		first, err := tx.Unanswered(12, 10)
+		is(t, "due at 12", first, []evm.Hash{hash(11), hash(12)})
+		if err != nil {
+			return err
+		}
+		first, err = tx.Unanswered(13, 2)
+		is(t, "the first two", first, []evm.Hash{hash(11), hash(12)})
+		if err != nil {
+			return err
+		}
+		of, err := collect(tx.GuaranteesOf(nowhere, addr(1)))
+		is(t, "those of a participant", of, []clearing.Guarantee{two, one, three})
+		return err
+	})
+
+	// One is answered and netted in a later cycle, one is cancelled, one is asked about in vain.
+	one.Validation = &clearing.Validation{Cycle: later.Start, Answered: 1090, Block: 8, Asked: 1095}
+	two.Validation, two.Payable = &clearing.Validation{Cancelled: true, Block: 9, Asked: 1500}, money.Amount{}
+	three.Validation = &clearing.Validation{Asked: 1200, AskAt: 5}
+	b.write(func(tx clearing.Tx) error {
+		return errors.Join(tx.PutValidation(one.Digest, one.Payable, *one.Validation), tx.PutValidation(two.Digest, money.Amount{}, *two.Validation),
+			tx.PutValidation(three.Digest, three.Payable, *three.Validation))
+	})
+	look("decided", map[clearing.CycleRef][]clearing.Guarantee{
+		c: {plain}, later: {one}, nowhere: {two, three}, clearing.Nowhere(addr(2)): {elsewhere},
+	}, []evm.Hash{hash(13), hash(14)}, []evm.Hash{hash(11), hash(12)})
+	b.read(func(tx clearing.Tx) error {
+		for _, ask := range []struct {
+			asset     byte
+			start, at uint64
+			want      bool
+		}{{1, 1100, 1201, true}, {1, 1100, 1200, false}, {1, 1099, 1201, false}, {2, 500, 1, true}, {3, 5000, 5000, false}} {
+			got, err := tx.Unasked(addr(ask.asset), ask.start, ask.at)
+			if err != nil {
+				return err
+			}
+			if got != ask.want {
+				t.Errorf("unasked %+v: %v", ask, got)
+			}
+		}
+		return nil
+	})
+
+	// And back again: one waits as before.
+	one.Validation, two.Validation, two.Payable = &clearing.Validation{AskAt: 1}, &clearing.Validation{AskAt: 2}, amount(12)
+	b.write(func(tx clearing.Tx) error {
+		return errors.Join(tx.PutValidation(one.Digest, one.Payable, *one.Validation), tx.PutValidation(two.Digest, two.Payable, *two.Validation))
+	})
+	look("taken back", map[clearing.CycleRef][]clearing.Guarantee{
+		c: {plain}, later: nil, nowhere: {two, one, three},
+	}, []evm.Hash{hash(11), hash(12), hash(13), hash(14)}, nil)
+
+	// A note lowers what waits, in the sums of those that wait.
+	note := makeNote(3, one.Digest, amount(4))
+	b.write(func(tx clearing.Tx) error { return tx.LowerGuarantee(one.Digest, amount(4), note, hash(77)) })
+	one.Payable, one.Note, one.Evidence = amount(4), &note, hash(77)
+	look("lowered", map[clearing.CycleRef][]clearing.Guarantee{nowhere: {two, one, three}},
+		[]evm.Hash{hash(11), hash(12), hash(13), hash(14)}, nil)
+	b.refused("a validation of a guarantee that depends on nobody", func(tx clearing.Tx) error {
+		return tx.PutValidation(plain.Digest, plain.Payable, clearing.Validation{})
+	})
+	b.refused("a validation of a guarantee that is not there", func(tx clearing.Tx) error {
+		return tx.PutValidation(hash(200), amount(1), clearing.Validation{})
 	})
 }
 
