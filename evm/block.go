@@ -6,6 +6,8 @@ type BlockRef struct {
 	Hash   Hash
 	Parent Hash
 	Time   uint64 // Unix seconds
+	// GasLimit is what the block's transactions could use together; 0 where it was not asked for.
+	GasLimit uint64
 }
 
 // Log is an event that a contract emitted, in the block that a [BlockRef] beside it names.

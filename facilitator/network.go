@@ -19,7 +19,7 @@ import (
 // Node is what is asked about a chain; [github.com/farthing402/farthing/evm/chain.Client] is one.
 type Node interface {
 	desk.Chain
-	ChainID() uint64
+	exact.Chain
 }
 
 // NetworkConfig says how payments on one chain are taken. Chain, Node, Book and Lanes must be set.

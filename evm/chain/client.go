@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -135,8 +136,18 @@ func (c *Client) Code(ctx context.Context, account evm.Address) ([]byte, error) 
 // Read calls a contract at the newest block without sending a transaction, and returns what it returned. A refusal is a
 // [*RevertError].
 func (c *Client) Read(ctx context.Context, from, to evm.Address, data []byte) ([]byte, error) {
+	return c.Simulate(ctx, evm.Call{From: from, To: to, Data: data})
+}
+
+// Simulate runs a call at the newest block, with its gas limit if it has one, and returns what it returned. A refusal is a
+// [*RevertError].
+func (c *Client) Simulate(ctx context.Context, call evm.Call) ([]byte, error) {
+	m := message{From: call.From, To: &call.To, Gas: hexutil.Uint64(call.GasLimit), Data: call.Data}
+	if call.Value != [32]byte{} {
+		m.Value = (*hexutil.Big)(new(big.Int).SetBytes(call.Value[:]))
+	}
 	var out hexutil.Bytes
-	err := c.ask(ctx, &out, "eth_call", message{From: from, To: &to, Data: data}, "latest")
+	err := c.ask(ctx, &out, "eth_call", m, "latest")
 	return out, err
 }
 
@@ -152,12 +163,13 @@ type header struct {
 	Hash    evm.Hash       `json:"hash"`
 	Parent  evm.Hash       `json:"parentHash"`
 	Time    hexutil.Uint64 `json:"timestamp"`
+	Gas     hexutil.Uint64 `json:"gasLimit"`
 	BaseFee *hexutil.Big   `json:"baseFeePerGas"`
 	Bloom   hexutil.Bytes  `json:"logsBloom"`
 }
 
 func (h header) ref() evm.BlockRef {
-	return evm.BlockRef{Number: uint64(h.Number), Hash: h.Hash, Parent: h.Parent, Time: uint64(h.Time)}
+	return evm.BlockRef{Number: uint64(h.Number), Hash: h.Hash, Parent: h.Parent, Time: uint64(h.Time), GasLimit: uint64(h.Gas)}
 }
 
 func (c *Client) header(ctx context.Context, tag string) (header, error) {

@@ -226,3 +226,63 @@ func TestABatchSurvivesAReorganisation(t *testing.T) {
 		}
 	}
 }
+
+// Estimating takes a node many times as long as running the batch once, so it is asked once for each kind of settlement, and
+// again only where what it said does not do.
+func TestGasIsEstimatedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	nonce := byte(0)
+	batch := func(what string, estimates int, cold bool) {
+		t.Helper()
+		before, sent := w.faults.estimates, w.sent()
+		var all []desk.Ask
+		for i := range 12 {
+			nonce++
+			a := w.transfer(payer(i%5), 5, nonce)
+			if cold {
+				a.Payee[0], a.Payee[1] = 1, nonce
+				a = signed(t, a, payer(i%5))
+			}
+			w.ask(a)
+			all = append(all, a)
+		}
+		w.settle()
+		for _, a := range all {
+			w.want(a, desk.Settled, "")
+		}
+		if got := w.faults.estimates - before; got != estimates || w.sent() != sent+1 {
+			t.Errorf("%s: %d estimates and %d transactions, want %d and 1", what, got, w.sent()-sent, estimates)
+		}
+	}
+	batch("the first, which opens its payee's balance", 1, false)
+	batch("the second, which is like it", 0, false)
+	batch("one that opens twelve balances, each 17k gas more", 1, true)
+	batch("one more of those", 0, true)
+	batch("and a cheap one", 0, false)
+}
+
+// A batch never asks for more gas than a block has.
+func TestABatchFitsABlock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.faults.gasLimit = 400_000
+	for round := range byte(2) { // the second under what the first has taught
+		var all []desk.Ask
+		for i := range byte(12) {
+			all = append(all, w.transfer(payer(int(i)%5), 5, 20*round+i+1))
+			w.ask(all[i])
+		}
+		w.settle()
+		for _, a := range all {
+			s := w.want(a, desk.Settled, "")
+			call, err := w.store.OutboxOn(devchain.DefaultChainID).Find(t.Context(), s.Call)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if call.GasLimit > 400_000 {
+				t.Errorf("a transaction may use %d gas, a block has 400,000", call.GasLimit)
+			}
+		}
+	}
+}

@@ -54,8 +54,8 @@ type Chain interface {
 	Block(ctx context.Context, number uint64) (evm.BlockRef, error)
 	Code(ctx context.Context, account evm.Address) ([]byte, error)
 
-	// Read runs a call on the newest block and returns what it returned.
-	Read(ctx context.Context, from, to evm.Address, data []byte) ([]byte, error)
+	// Simulate runs a call on the newest block, with its gas limit if it has one, and returns what it returned.
+	Simulate(ctx context.Context, call evm.Call) ([]byte, error)
 
 	// Estimate returns the gas that a call needs, or an error that matches [evm.ErrTooMuchGas].
 	Estimate(ctx context.Context, call evm.Call) (uint64, error)

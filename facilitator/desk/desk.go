@@ -81,6 +81,8 @@ type Desk struct {
 	pass sync.Mutex               // one pass at a time
 	seen evm.BlockRef             // guarded by pass: the head of the last one
 	last map[evm.Address]dispatch // guarded by pass: each lane's newest call
+	// learned is how much gas kinds of settlements take at most. Guarded by pass.
+	learned map[gasKind]uint64
 
 	asks [256]sync.Mutex // by the first byte of an ID: one ask of it at a time
 
@@ -138,7 +140,7 @@ func New(c Config) (*Desk, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Desk{
-		c: c, wake: make(chan struct{}, 1), last: make(map[evm.Address]dispatch),
+		c: c, wake: make(chan struct{}, 1), last: make(map[evm.Address]dispatch), learned: make(map[gasKind]uint64),
 		open: make(map[evm.Hash]*entry), has: make(map[evm.Address]uint64), gas: make(map[evm.Address]uint64),
 	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/farthing402/farthing/evm"
@@ -120,8 +121,8 @@ func (p *pass) sendAlone(ctx context.Context, lane Lane, s Settlement, busy map[
 	if said, ok := refusal(err); ok {
 		return p.refused(ctx, s, said, nil)
 	}
-	if gasMax == 0 || gasMax > batchGasMax {
-		gasMax = batchGasMax
+	if most := p.gasMax(); gasMax == 0 || gasMax > most {
+		gasMax = most
 	}
 	switch {
 	case errors.Is(err, evm.ErrTooMuchGas):
@@ -130,6 +131,9 @@ func (p *pass) sendAlone(ctx context.Context, lane Lane, s Settlement, busy map[
 		return err
 	case gas > gasMax:
 		return p.tooDear(ctx, s, fmt.Sprintf("it needs %d gas, at most %d are paid for", gas, gasMax))
+	}
+	if s.Shared {
+		p.learn(unit{s}, gas)
 	}
 	call.GasLimit = min(gas+gas/4, gasMax)
 	return p.hand(ctx, lane, call, unit{s}, busy, false)
@@ -147,7 +151,22 @@ func (p *pass) sendTogether(ctx context.Context, lane Lane, group unit, busy map
 	if len(group) == 1 {
 		return p.sendAlone(ctx, lane, group[0], busy)
 	}
-	answer, err := p.c.Chain.Read(ctx, lane.Address(), Multicall3, together(group, true))
+	call := evm.Call{From: lane.Address(), To: Multicall3, Data: together(group, true)}
+	if gas, ok := p.known(group); ok {
+		// All of them under somewhat less gas than they will have: then nothing needs to be estimated, which takes a node
+		// many times as long as running them once.
+		probe := call
+		probe.GasLimit = gas + gas/8
+		answer, err := p.c.Chain.Simulate(ctx, probe)
+		if _, refused := refusal(err); err != nil && !refused {
+			return err
+		}
+		if good, bad := outcomes(answer, len(group)); err == nil && bad == nil && !slices.Contains(good, false) {
+			call.GasLimit = gas + gas/4
+			return p.hand(ctx, lane, call, group, busy, full)
+		}
+	}
+	answer, err := p.c.Chain.Simulate(ctx, call)
 	if err != nil {
 		if _, refused := refusal(err); refused { // too much at once, or one burns it all
 			return p.halve(ctx, lane, group, busy, full)
@@ -187,7 +206,7 @@ func (p *pass) sendTogether(ctx context.Context, lane Lane, group unit, busy map
 	}
 	// With parts that may fail, the least gas with which the whole succeeds is that with which parts run dry: what is
 	// estimated is the same transaction with parts that may not.
-	call := evm.Call{From: lane.Address(), To: Multicall3, Data: together(pass, false)}
+	call.Data = together(pass, false)
 	gas, err := p.c.Chain.Estimate(ctx, call)
 	_, refused := refusal(err)
 	switch {
@@ -196,16 +215,62 @@ func (p *pass) sendTogether(ctx context.Context, lane Lane, group unit, busy map
 	case err != nil:
 		return err
 	}
-	var most uint64
-	for _, s := range pass {
-		most += s.GasMax
-	}
-	limit := gas + gas/4
-	if limit > batchGasMax || gas > most {
+	if !p.fits(pass, gas) {
 		return p.halve(ctx, lane, pass, busy, full)
 	}
-	call.Data, call.GasLimit = together(pass, true), limit
+	p.learn(pass, gas)
+	call.Data, call.GasLimit = together(pass, true), gas+gas/4
 	return p.hand(ctx, lane, call, pass, busy, full)
+}
+
+// gasMax is the most that a transaction may be given: what the protocol and a block allow.
+func (p *pass) gasMax() uint64 {
+	if p.head.GasLimit == 0 {
+		return batchGasMax
+	}
+	return min(batchGasMax, p.head.GasLimit)
+}
+
+// fits says whether a group's gas is paid for, and with a quarter to spare fits a transaction.
+func (p *pass) fits(group unit, gas uint64) bool {
+	var paid uint64
+	for _, s := range group {
+		paid += s.GasMax
+	}
+	return gas+gas/4 <= p.gasMax() && gas <= paid
+}
+
+// gasKind names calls that take about as much gas as each other.
+type gasKind struct {
+	to       evm.Address
+	selector [4]byte
+}
+
+func kindOf(s Settlement) gasKind {
+	k := gasKind{to: s.To}
+	copy(k.selector[:], s.Data)
+	return k
+}
+
+// learn remembers the most that a settlement of its kind took when it was estimated, its share of what a transaction costs
+// in itself included: of a larger group that share is smaller.
+func (p *pass) learn(group unit, gas uint64) {
+	each := (gas + uint64(len(group)) - 1) / uint64(len(group))
+	for _, s := range group {
+		p.learned[kindOf(s)] = max(p.learned[kindOf(s)], each)
+	}
+}
+
+// known returns what a group will take by what was learned, if that is known of each and fits a transaction.
+func (p *pass) known(group unit) (gas uint64, ok bool) {
+	for _, s := range group {
+		each := p.learned[kindOf(s)]
+		if each == 0 {
+			return 0, false
+		}
+		gas += each
+	}
+	return gas, p.fits(group, gas)
 }
 
 // halve sends half of a group that does not fit a transaction. The other half shares a later one.

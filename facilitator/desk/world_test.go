@@ -258,6 +258,9 @@ type faults struct {
 	on    string
 	after bool
 	fired bool
+
+	estimates int    // asked for so far
+	gasLimit  uint64 // of blocks, instead of what the node says; 0: that
 }
 
 func (f *faults) around(name string, do func() error) error {
@@ -296,7 +299,16 @@ type faultyChain struct {
 	f *faults
 }
 
+func (c faultyChain) Head(ctx context.Context) (evm.BlockRef, error) {
+	head, err := c.Client.Head(ctx)
+	if c.f.gasLimit != 0 {
+		head.GasLimit = c.f.gasLimit
+	}
+	return head, err
+}
+
 func (c faultyChain) Estimate(ctx context.Context, call evm.Call) (gas uint64, err error) {
+	c.f.estimates++
 	err = c.f.around("estimate", func() error { gas, err = c.Client.Estimate(ctx, call); return err })
 	return gas, err
 }

@@ -95,10 +95,14 @@ func (n frailNode) Head(ctx context.Context) (evm.BlockRef, error) {
 }
 
 func (n frailNode) Read(ctx context.Context, from, to evm.Address, data []byte) ([]byte, error) {
+	return n.Simulate(ctx, evm.Call{From: from, To: to, Data: data})
+}
+
+func (n frailNode) Simulate(ctx context.Context, call evm.Call) ([]byte, error) {
 	if n.silent() {
 		return nil, errNode
 	}
-	return n.Node.Read(ctx, from, to, data)
+	return n.Node.Simulate(ctx, call)
 }
 
 func (n frailNode) Estimate(ctx context.Context, call evm.Call) (uint64, error) {

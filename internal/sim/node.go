@@ -52,12 +52,20 @@ func (n Node) Code(_ context.Context, account evm.Address) ([]byte, error) {
 	return nil, nil
 }
 
-// Read runs a call on the newest block.
-func (n Node) Read(_ context.Context, from, to evm.Address, data []byte) ([]byte, error) {
+// Simulate runs a call on the newest block. With less gas than it needs it is refused, as a whole.
+func (n Node) Simulate(_ context.Context, call evm.Call) ([]byte, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	x := execution{Chain: n.Chain, state: n.head().state.clone(), now: n.head().Time, from: from}
-	return x.invoke(from, to, data)
+	if call.GasLimit != 0 && call.GasLimit < gasOf(call.Data) {
+		return nil, &Refusal{}
+	}
+	x := execution{Chain: n.Chain, state: n.head().state.clone(), now: n.head().Time, from: call.From}
+	return x.invoke(call.From, call.To, call.Data)
+}
+
+// Read runs a call on the newest block.
+func (n Node) Read(ctx context.Context, from, to evm.Address, data []byte) ([]byte, error) {
+	return n.Simulate(ctx, evm.Call{From: from, To: to, Data: data})
 }
 
 // gasEach is what a call costs, and what each call that Multicall3 makes costs besides.
