@@ -49,7 +49,7 @@ func chainName(p client.Params) string {
 	return "eip155:" + strconv.FormatUint(p.Deployment.ChainID, 10)
 }
 
-// kinds are the entries of /supported: claims of version 1 in envelopes of version 1 and of version 2.
+// kinds are the entries of /supported: one for each version of x402, both of which carry every version of claims.
 func (p *promises) kinds(ctx context.Context) ([]x402.Kind, error) {
 	params, err := p.house.Params(ctx)
 	if err != nil {
@@ -59,7 +59,11 @@ func (p *promises) kinds(ctx context.Context) ([]x402.Kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	kind := x402.Kind{X402Version: 1, Scheme: guarantee.Scheme, Network: chainName(params), Extra: map[string]json.RawMessage{"vault": vault}}
+	versions, err := json.Marshal(params.Versions)
+	if err != nil {
+		return nil, err
+	}
+	kind := x402.Kind{X402Version: 1, Scheme: guarantee.Scheme, Network: chainName(params), Extra: map[string]json.RawMessage{"vault": vault, "guaranteeVersions": versions}}
 	second := kind
 	second.X402Version = 2
 	return []x402.Kind{kind, second}, nil
@@ -297,8 +301,14 @@ func (f *Facilitator) tab(ctx context.Context, q x402.TabRequest) (x402.Tab, err
 	if err != nil {
 		return x402.Tab{}, err
 	}
-	if q.Version != 1 {
-		return x402.Tab{}, x402.Errorf("malformed_request", "guarantees of version %d are not taken here", q.Version)
+	version := q.Version
+	if q.Terms != nil {
+		if version = guarantee.VersionFor(*q.Terms); q.Version != 0 && q.Version != version {
+			return x402.Tab{}, x402.Errorf("malformed_request", "paymentRequirements want a guarantee of version %d, not %d", version, q.Version)
+		}
+	}
+	if version != 0 && !slices.Contains(params.Versions, version) {
+		return x402.Tab{}, x402.Errorf("malformed_request", "guarantees of version %d are not taken here", version)
 	}
 	payee, asset, err := parties(q, params)
 	if err != nil {

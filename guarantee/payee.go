@@ -44,16 +44,24 @@ func Matches(s Signed, r x402.Requirements) error {
 		return fmt.Errorf("payment: %w", mismatch("asset", c.Asset, want.asset))
 	case c.Amount != want.amount:
 		return fmt.Errorf("payment: %w", mismatch("amount", c.Amount, want.amount))
-	case c.Policy == nil && want.policy == nil:
-		return nil
-	case c.Policy == nil || want.policy == nil:
-		version := Claims{Policy: want.policy}.Version()
-		return fmt.Errorf("payment: claims of version %d, want %d: %w", c.Version(), version, ErrVersion)
+	case c.Policy != nil && want.policy == nil:
+		return fmt.Errorf("payment: claims of version %d, want 1: %w", c.Version(), ErrVersion)
+	case want.policy != nil:
+		return Meets(c, *want.policy, want.chainID)
 	}
-	if err := s.Claims.Policy.compare(*want.policy, inExtra); err != nil {
+	return nil
+}
+
+// Meets checks that claims depend on a policy that their payee itself made, whatever its Subject and Request. Errors are
+// those of [Matches].
+func Meets(c Claims, want Policy, chainID uint64) error {
+	if c.Policy == nil {
+		return fmt.Errorf("payment: claims of version %d, want 2: %w", c.Version(), ErrVersion)
+	}
+	if err := c.Policy.compare(want, inExtra); err != nil {
 		return fmt.Errorf("payment: %w", err)
 	}
-	return s.Claims.CheckPolicy(want.chainID)
+	return c.CheckPolicy(chainID)
 }
 
 // The window in which claims are taken unless something else is configured: a buyer may need minutes from its signature
@@ -121,6 +129,14 @@ func readRequirement(r x402.Requirements) (w requirement, err error) {
 		return fail("amount", r.Amount, "nothing to pay")
 	}
 	return w, nil
+}
+
+// VersionFor returns the version of the claims that meet a requirement.
+func VersionFor(r x402.Requirements) int {
+	if asksForValidation(r) {
+		return 2
+	}
+	return 1
 }
 
 // asksForValidation reports whether a requirement has any part of a policy but the tag alone.

@@ -98,6 +98,18 @@ func (c Claims) CheckPolicy(chainID uint64) error {
 	return nil
 }
 
+// Extra returns the members of a requirement's extra by which a seller asks for the policy.
+func (p Policy) Extra() map[string]any {
+	extra := map[string]any{
+		"validationRegistryAddress": p.Registry.String(), "validationChainId": p.ChainID, "validatorAddress": p.Validator.String(),
+		"validatorAgentId": number(p.AgentID).String(), "minValidationScore": p.MinScore, "jobHash": p.JobHash.String(),
+	}
+	if p.Tag != "" {
+		extra["requiredValidationTag"] = p.Tag
+	}
+	return extra
+}
+
 // policyWords is how many words of a policy stand before its tag, wherever it is encoded.
 const policyWords = 8
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -49,6 +50,9 @@ func (g guarantees) describe(v *visit, _ offer, extra map[string]any) bool {
 	if endpoint := v.tabEndpoint(); endpoint != "" {
 		extra["tabEndpoint"] = endpoint
 	}
+	if p := v.policy(); p != nil {
+		maps.Copy(extra, p.Extra())
+	}
 	return true
 }
 
@@ -89,8 +93,12 @@ func (g promise) fits(a *agreement) *x402.Error {
 		e := x402.Errorf("payment_mismatch", "signed for %s, this request takes %s", show(c.Amount, a.token), show(q.Amount, a.token))
 		e.Details = map[string]string{"asked": q.Amount.String(), "signed": c.Amount.String()}
 		return e
-	case c.Policy != nil:
+	case a.policy == nil && c.Policy != nil:
 		return x402.Errorf("payment_mismatch", "signed on condition of a validator's answer, this offer has none")
+	case a.policy != nil:
+		if err := guarantee.Meets(g.Claims, *a.policy, a.chain.ID); err != nil {
+			return x402.Errorf("payment_mismatch", "%w", err)
+		}
 	}
 	return nil
 }

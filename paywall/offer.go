@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
@@ -204,13 +205,14 @@ type agreement struct {
 	paymentID string      // id that a stock client gave; empty for none
 	late      *x402.Error // all is right but the time
 	facts     facts
+	policy    *guarantee.Policy // that a guarantee has to depend on; nil for none
 }
 
 // agree matches a payment with this route. It checks in this order: the quote, or for a payment without one the price of
 // now; asset, payee and amount of what was signed; the terms, if the payer named its purchase; and last the times, which
 // an earlier reservation may excuse.
 func (v *visit) agree(p *x402.Payment, paid payment) (*agreement, *x402.Error) {
-	a := &agreement{facts: paid.facts()}
+	a := &agreement{facts: paid.facts(), policy: v.policy()}
 	token, err := v.agreeOffer(p, a)
 	if err != nil {
 		return nil, internal(err)

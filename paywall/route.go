@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/purchase"
@@ -68,6 +69,39 @@ func Body(clients string) Option {
 		}
 		rt.bodyAll = clients == "4mica"
 	}
+}
+
+// Validation makes a route's guarantees payable only once a validator has answered well enough, in a registry that the
+// clearing house trusts: buyers sign claims of version 2. A chain of 0 is the paywall's own; a job of zero is the request,
+// by the hash of method, URL and body. Other ways to pay know no such condition.
+func Validation(p guarantee.Policy) Option {
+	return func(rt *route) {
+		setDefault(&p.ChainID, rt.pw.chain.ID)
+		switch {
+		case p.Registry.IsZero() || p.Validator.IsZero():
+			rt.wrong("validation: names no registry, or no validator")
+		case p.MinScore < 1 || p.MinScore > 100:
+			rt.wrong("validation: a score of %d is not between 1 and 100", p.MinScore)
+		case len(p.Tag) > guarantee.TagBytesMax:
+			rt.wrong("validation: the tag has more than %d bytes", guarantee.TagBytesMax)
+		case p.ChainID != rt.pw.chain.ID:
+			rt.wrong("validation: its registry is on chain %d, and %s is sold on", p.ChainID, rt.pw.chain)
+		}
+		rt.validation = &p
+	}
+}
+
+// policy is what a guarantee for the visit has to depend on; nil for nothing. The body must have been read if that is the
+// job.
+func (v *visit) policy() *guarantee.Policy {
+	if v.validation == nil {
+		return nil
+	}
+	p := *v.validation
+	if p.JobHash.IsZero() {
+		p.JobHash = v.digest
+	}
+	return &p
 }
 
 // PriceFunc makes a price for one request. It may read the body: the handler sees it again. It is called for each request
@@ -175,7 +209,8 @@ type route struct {
 	completion   purchase.Completion
 	refund       string
 	settleWithin time.Duration
-	valid        time.Duration // 0: who comes back pays again
+	valid        time.Duration     // 0: who comes back pays again
+	validation   *guarantee.Policy // nil: guarantees are payable as soon as they are certified
 	listed       bool
 	job          time.Duration
 
@@ -328,13 +363,15 @@ func measuredLater(p money.Price) bool {
 // free reports whether requests need no payment.
 func (rt *route) free() bool { return rt.priceFunc == nil && rt.tariff.price.Free() }
 
-// needsBody reports whether the price depends on the request's body.
+// needsBody reports whether an offer depends on the request's body.
 func (rt *route) needsBody() bool {
-	return rt.priceFunc != nil || rt.tariff.price.Unit.Kind == money.Byte && rt.tariff.price.Unit.Direction == money.In
+	return rt.ofRequest() || rt.validation != nil && rt.validation.JobHash.IsZero()
 }
 
 // ofRequest reports whether a quote is for one request only, because another one has another price.
-func (rt *route) ofRequest() bool { return rt.needsBody() }
+func (rt *route) ofRequest() bool {
+	return rt.priceFunc != nil || rt.tariff.price.Unit.Kind == money.Byte && rt.tariff.price.Unit.Direction == money.In
+}
 
 // counted is a tariff in one asset's smallest units.
 type counted struct {

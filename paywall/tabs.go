@@ -38,9 +38,6 @@ func (pw *Paywall) tab(r *http.Request) (x402.Tab, *x402.Error) {
 	wrong := func(format string, args ...any) (x402.Tab, *x402.Error) {
 		return x402.Tab{}, x402.Errorf("malformed_request", format, args...)
 	}
-	if q.Version > 1 {
-		return wrong("guarantees of version %d are not taken here", q.Version)
-	}
 	asset := pw.assets[0].Address
 	if q.Asset != nil {
 		asset = *q.Asset
@@ -51,6 +48,9 @@ func (pw *Paywall) tab(r *http.Request) (x402.Tab, *x402.Error) {
 		}
 		if payee, err := evm.ParseAddress(q.Terms.PayTo); err != nil || payee != pw.payee {
 			return wrong("%s is paid here, not %s", pw.payee, clip(q.Terms.PayTo))
+		}
+		if asked := guarantee.VersionFor(*q.Terms); q.Version != 0 && q.Version != asked {
+			return wrong("these terms want a guarantee of version %d, not %d", asked, q.Version)
 		}
 		var err error
 		if asset, err = evm.ParseAddress(q.Terms.Asset); err != nil {

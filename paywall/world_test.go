@@ -89,7 +89,7 @@ func (h *house) cycle(asset evm.Address) evm.Hash {
 }
 
 func (h *house) sign(s guarantee.Signed) (guarantee.Certificate, error) {
-	return h.authority.Certify(guarantee.EncodeClaims(h.deployment.CertificateDomain(), h.cycle(s.Claims.Asset), s.Claims))
+	return h.authority.Certify(guarantee.EncodeClaims(h.deployment.DomainOf(s.Claims.Version()), h.cycle(s.Claims.Asset), s.Claims))
 }
 
 func (h *house) Certify(ctx context.Context, s guarantee.Signed) (guarantee.Certificate, error) {

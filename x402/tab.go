@@ -25,7 +25,7 @@ const DefaultTabTTL = 24 * time.Hour
 // extra.tabEndpoint with the terms that they answer, or at a facilitator's /tabs with payee and asset.
 type TabRequest struct {
 	Payer        evm.Address
-	Version      int          // of the guarantee that is to be signed
+	Version      int          // of the guarantee that is to be signed; 0: not said
 	Payee, Asset *evm.Address // nil: not said
 	Network      string       // "": not said
 	TTL          time.Duration
@@ -88,7 +88,7 @@ func (m tabMembers) read() (q TabRequest, err error) {
 	if payer == nil {
 		return q, errors.New("userAddress is missing")
 	}
-	q = TabRequest{Payer: *payer, Version: 1, TTL: DefaultTabTTL}
+	q = TabRequest{Payer: *payer, TTL: DefaultTabTTL}
 	if q.Payee, err = m.address("recipientAddress", "recipient_address"); err != nil {
 		return q, err
 	}
@@ -99,9 +99,7 @@ func (m tabMembers) read() (q TabRequest, err error) {
 	if err != nil {
 		return q, err
 	}
-	if version != 0 {
-		q.Version = int(version)
-	}
+	q.Version = int(version)
 	ttl, err := m.number(1, 1<<32, "ttlSeconds", "ttl_seconds")
 	if err != nil {
 		return q, err

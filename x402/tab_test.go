@@ -19,7 +19,7 @@ func FuzzReadTabRequest(f *testing.F) {
 			}
 			return
 		}
-		if q.Version < 1 || q.Version > 2 || q.TTL < time.Second {
+		if q.Version < 0 || q.Version > 2 || q.TTL < time.Second {
 			t.Errorf("%+v", q)
 		}
 		a, err := q.Tab(q.Payer, q.Payer, time.Unix(1, 0))

@@ -20,7 +20,8 @@ type Params struct {
 	// A claim's timestamp is accepted from TimestampPast before the house's clock to TimestampFuture after it.
 	TimestampPast, TimestampFuture time.Duration
 	Schedules                      []Schedule
-	Batch                          bool // batch certificates are offered
+	Batch                          bool  // batch certificates are offered
+	Versions                       []int // of claims that are admitted
 }
 
 // Schedule is the times of an asset's cycles that start at From or later, until a later schedule's From.
@@ -46,6 +47,8 @@ type paramsWire struct {
 	Version       string              `json:"eip712_version"`
 	ChainID       uint64              `json:"chain_id"`
 	Domain        *evm.Hash           `json:"active_guarantee_domain_separator"`
+	Versions      []int               `json:"accepted_guarantee_versions"`
+	MaxVersion    int                 `json:"max_accepted_guarantee_version"`
 	Forms         []string            `json:"certificate_forms"`
 	Window        struct {
 		Past   uint64 `json:"past_seconds"`
@@ -83,6 +86,10 @@ func (c *Client) Params(ctx context.Context) (Params, error) {
 	}
 	if w.ClearingHouse != nil {
 		p.Deployment.ClearingHouse = *w.ClearingHouse
+	}
+	p.Versions = w.Versions
+	for v := 1; len(w.Versions) == 0 && v <= max(w.MaxVersion, 1); v++ { // an empty list stands for all of them
+		p.Versions = append(p.Versions, v)
 	}
 	for _, f := range w.Forms {
 		p.Batch = p.Batch || f == "batch"

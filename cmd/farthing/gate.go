@@ -137,6 +137,9 @@ func (c *gateCmd) gateConfig(file gateFile) (paywall.GateConfig, error) {
 			return g, err
 		}
 		route.Options = append(route.Options, timed...)
+		if line.Validation != nil {
+			route.Options = append(route.Options, paywall.Validation(*line.Validation))
+		}
 		if len(line.Accept) > 0 {
 			route.Options = append(route.Options, paywall.Accept(plain(line.Accept)...))
 		}
@@ -406,4 +409,5 @@ routes:                              # Go ServeMux patterns; what is not listed 
   #   count: json usage.total_tokens
   # GET /feed: {price: $0.0005, bundle: 100 calls, valid: 24h}            # what a transfer each would cost is shared by 100
   # GET /report: {price: $0.05, stages: [outline 20%%, draft 30%%, final 50%%]}
+  # POST /job: {price: $1, validation: {registry: 0x…, validator: 0x…, agent: 42, score: 80}}   # guarantees are payable once it answers so
 `

@@ -14,6 +14,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/paywall"
 )
@@ -55,6 +57,7 @@ type gateRoute struct {
 	Listed      bool
 	Accept      []located
 	Stages      []located
+	Validation  *guarantee.Policy
 }
 
 // located is a scalar and where it stands, 1-based.
@@ -196,6 +199,40 @@ func (p *gateParser) body(n *yaml.Node) located {
 	return l
 }
 
+// validation reads on whose answer guarantees depend.
+func (p *gateParser) validation(n *yaml.Node) *guarantee.Policy {
+	v := &guarantee.Policy{}
+	member := func(read func(text string) error) func(*yaml.Node) {
+		return func(n *yaml.Node) {
+			if l := p.text(n); l.Text != "" {
+				if err := read(l.Text); err != nil {
+					p.fault(l, "validation: %v", err)
+				}
+			}
+		}
+	}
+	p.fields(n, map[string]func(*yaml.Node){
+		"registry":  member(func(text string) (err error) { v.Registry, err = evm.ParseAddress(text); return err }),
+		"validator": member(func(text string) (err error) { v.Validator, err = evm.ParseAddress(text); return err }),
+		"job":       member(func(text string) (err error) { v.JobHash, err = evm.ParseHash(text); return err }),
+		"tag":       member(func(text string) error { v.Tag = text; return nil }),
+		"agent": member(func(text string) error {
+			id, err := money.ParseAmount(text)
+			v.AgentID = id.Word()
+			return err
+		}),
+		"score": member(func(text string) error {
+			score, err := strconv.ParseUint(text, 10, 8)
+			if err != nil || score < 1 || score > 100 {
+				return fmt.Errorf("score %q is not between 1 and 100", text)
+			}
+			v.MinScore = uint8(score)
+			return nil
+		}),
+	})
+	return v
+}
+
 // texts reads a list of scalars.
 func (p *gateParser) texts(n *yaml.Node) (all []located) {
 	for _, item := range p.list(n) {
@@ -277,6 +314,7 @@ func (p *gateParser) routes(n *yaml.Node) []gateRoute {
 				"listed":      func(n *yaml.Node) { r.Listed = p.yes(n) },
 				"accept":      func(n *yaml.Node) { r.Accept = p.ways(n) },
 				"stages":      func(n *yaml.Node) { r.Stages = p.texts(n) },
+				"validation":  func(n *yaml.Node) { r.Validation = p.validation(n) },
 			})
 		} else {
 			r.Price = p.text(value)
