@@ -63,6 +63,7 @@ type Network struct {
 	permit2 bool            // exact through Permit2 is
 	upto    bool            // upto is
 	batch   bool
+	pruned  time.Time // only step
 
 	mu     sync.Mutex
 	asked  map[evm.Hash]asked // guarded by mu: what open settlements were asked with, for saying why one failed
@@ -360,9 +361,18 @@ func (n *Network) end(s desk.Settlement) {
 	}
 }
 
+// pruneEvery is how often settlements of long ago are forgotten, a few at a time.
+const pruneEvery = time.Minute
+
 // step makes one pass of the desk. Trouble is logged when it begins and when it is over.
 func (n *Network) step(ctx context.Context) {
-	err := n.desk.Step(ctx, n.c.Now())
+	now := n.c.Now()
+	err := n.desk.Step(ctx, now)
+	if now.Sub(n.pruned) >= pruneEvery {
+		n.pruned = now
+		_, old := n.desk.Prune(ctx, now)
+		err = errors.Join(err, old)
+	}
 	if ctx.Err() != nil {
 		return
 	}

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
@@ -99,6 +101,55 @@ func (b settlements) Save(ctx context.Context, changed []desk.Settlement, spent 
 		}
 		return nil
 	})
+}
+
+// Prune implements [desk.Book].
+func (b settlements) Prune(ctx context.Context, chainID uint64, before time.Time, limit int) (n int, err error) {
+	err = b.s.write(ctx, func(db *session) error {
+		type row struct {
+			id   evm.Hash
+			call string
+		}
+		var old []row
+		err := db.each(`SELECT id, call FROM settlement WHERE chain_id = ? AND CAST(valid_before AS NUMERIC) < ? AND done_at IS NOT NULL AND done_at < ?
+			ORDER BY CAST(valid_before AS NUMERIC) LIMIT ?`, []any{chainID, before.Unix(), before.UnixNano(), limit}, func(rows *sql.Rows) error {
+			var r row
+			err := rows.Scan(fixed(r.id[:]), &r.call)
+			old = append(old, r)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		calls := make(map[string]bool)
+		for _, r := range old {
+			if _, err := db.exec("DELETE FROM settlement WHERE id = ?", r.id[:]); err != nil {
+				return err
+			}
+			calls[r.call] = true
+		}
+		for _, id := range slices.Sorted(maps.Keys(calls)) {
+			var one int
+			if used, err := db.one("SELECT 1 FROM settlement WHERE call = ? LIMIT 1", []any{id}, &one); err != nil || used {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			const finished = "FROM call WHERE id = ? AND state IN ('done', 'reverted')"
+			_, err1 := db.exec("DELETE FROM attempt WHERE call_id IN (SELECT id "+finished+")", id)
+			_, err2 := db.exec("DELETE "+finished, id)
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+		}
+		n = len(old)
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("prune settlements: %w", err)
+	}
+	return n, nil
 }
 
 // Spent implements [desk.Book].

@@ -217,3 +217,68 @@ func testResourcesAreRenewedAndKeepTheirPlace(t *testing.T, db database) {
 		t.Errorf("%s %s, %v", names, items, err)
 	}
 }
+
+// Forgotten is what ended long ago and cannot be shown again, step by step, and the calls that nothing else went with.
+func TestOldSettlementsAreForgotten(t *testing.T) { onEach(t, testOldSettlementsAreForgotten) }
+
+func testOldSettlementsAreForgotten(t *testing.T, db database) {
+	s := db.fresh(t)
+	book, outbox, ctx := s.Settlements(), s.OutboxOn(84532), t.Context()
+	cut := time.Unix(1_000_000, 0)
+	put := func(n byte, callID string, validBefore uint64, done time.Time, change func(*desk.Settlement)) {
+		t.Helper()
+		x := fullSettlement(n)
+		x.ValidBefore = validBefore
+		if change != nil {
+			change(&x)
+		}
+		if _, _, err := book.Record(ctx, x); err != nil {
+			t.Fatal(err)
+		}
+		x.State, x.Call, x.From, x.Tries = desk.Sent, callID, address(14), 3
+		if err := book.Send(ctx, x.ChainID, call(callID, 14), []desk.Settlement{x}); err != nil {
+			t.Fatal(err)
+		}
+		if done.IsZero() {
+			return
+		}
+		x.State, x.DoneAt = desk.Failed, done.UTC()
+		x.Code, x.Reason = "gas_too_high", "no"
+		if err := book.Save(ctx, []desk.Settlement{x}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := cut.Add(-time.Hour)
+	for n := byte(1); n <= 5; n++ {
+		put(n, "settle/old", uint64(n), long, nil)
+	}
+	put(6, "settle/shared", 6, long, nil)
+	put(7, "settle/shared", uint64(cut.Unix()), long, nil) // expires no sooner than the cut
+	put(8, "settle/8", math.MaxUint64, long, nil)          // never expires
+	put(9, "settle/9", 9, cut, nil)                        // ended no sooner
+	put(10, "settle/10", 10, time.Time{}, nil)             // has not ended
+	put(11, "settle/11", 11, long, func(x *desk.Settlement) { x.ChainID = 1 })
+	for _, id := range []string{"settle/old", "settle/shared"} {
+		if err := outbox.RecordAttempt(ctx, id, attempt(byte(len(id)), uint64(len(id)))); err != nil {
+			t.Fatal(err)
+		}
+		if err := outbox.Finish(ctx, id, &evm.CallReceipt{OK: true}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []int{4, 2, 0} {
+		if n, err := book.Prune(ctx, 84532, cut, 4); err != nil || n != want {
+			t.Fatalf("forgotten %d, want %d: %v", n, want, err)
+		}
+	}
+	for n := byte(1); n <= 11; n++ {
+		if _, found, err := book.Find(ctx, evm.Hash{n}); err != nil || found != (n > 6) {
+			t.Errorf("settlement %d: found %v, %v", n, found, err)
+		}
+	}
+	for id, want := range map[string]bool{"settle/old": false, "settle/shared": true, "settle/8": true, "settle/10": true} {
+		if _, err := outbox.Find(ctx, id); (err == nil) != want {
+			t.Errorf("call %s: %v", id, err)
+		}
+	}
+}

@@ -32,6 +32,10 @@ type Book interface {
 
 	// Spent returns what was spent on a chain on a day.
 	Spent(ctx context.Context, chainID uint64, day string) ([]Spending, error)
+
+	// Prune forgets a chain's settlements that ended before a time and whose authorizations expired before it, with the calls
+	// that carried no other: at most limit, and says how many.
+	Prune(ctx context.Context, chainID uint64, before time.Time, limit int) (int, error)
 }
 
 // Spending is what a payer's settlements, or a lane, cost on a day.

@@ -33,6 +33,10 @@ const (
 	// blocks take longer needs two of them.
 	Margin = 6 * time.Second
 
+	// Keep is how long a settlement can be asked about after it has ended, and its authorization has expired.
+	Keep = 30 * 24 * time.Hour
+
+	pruneMax      = 1000 // in one write
 	recheckBlocks = 64   // as chain.RecheckBlocks, which this package cannot name
 	searchBlocks  = 1000 // that one question about logs spans
 	batchGasMax   = 1 << 24
@@ -254,6 +258,12 @@ func (d *Desk) Admit(a Ask, now time.Time) error {
 		return x402.Errorf("settlement_busy", "%d payments wait to be settled", len(d.open))
 	}
 	return nil
+}
+
+// Prune forgets settlements that ended [Keep] ago, a few at each call. One stays as long as its authorization could be
+// shown again: its record is what says that it was used, where nothing of it was charged.
+func (d *Desk) Prune(ctx context.Context, now time.Time) (int, error) {
+	return d.c.Book.Prune(ctx, d.c.ChainID, now.Add(-Keep), pruneMax)
 }
 
 // inTime reports whether an ask can be mined before it expires, after what waits already.

@@ -513,3 +513,24 @@ func TestARichLaneWorksForAPoorOne(t *testing.T) {
 		t.Errorf("%d units moved", w.dollars(payee))
 	}
 }
+
+// What ended is remembered for a month after it could last be shown, and then asked for as if it had never been.
+func TestWhatEndedIsForgottenAfterAMonth(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	a := w.transfer(payer(0), 5, 1)
+	w.ask(a)
+	w.settle()
+	w.want(a, desk.Settled, "")
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{{desk.Keep, 0}, {desk.Keep + 299*time.Second, 0}, {desk.Keep + time.Hour, 1}, {desk.Keep + time.Hour, 0}} {
+		if n, err := w.desk.Prune(t.Context(), w.now().Add(step.after)); err != nil || n != step.want {
+			t.Errorf("after %s: forgotten %d, want %d: %v", step.after, n, step.want, err)
+		}
+	}
+	if _, _, found, err := w.desk.Find(t.Context(), a.ID); found || err != nil {
+		t.Errorf("found %v, %v", found, err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/facilitator/desk"
@@ -123,6 +124,22 @@ func (b *Settlements) Spent(_ context.Context, chainID uint64, day string) (sums
 		sums[i].Wei, _ = sums[i].Wei.Add(sp.Wei)
 	}
 	return sums, nil
+}
+
+// Prune implements [desk.Book].
+func (b *Settlements) Prune(_ context.Context, chainID uint64, before time.Time, limit int) (n int, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.order = slices.DeleteFunc(b.order, func(id evm.Hash) bool {
+		s := b.all[id]
+		old := n < limit && s.ChainID == chainID && s.State.Final() && s.DoneAt.Before(before) && s.ValidBefore < uint64(max(0, before.Unix()))
+		if old {
+			delete(b.all, id)
+			n++
+		}
+		return old
+	})
+	return n, nil
 }
 
 // Calls returns the book's outbox.
