@@ -75,6 +75,9 @@ type Tx interface {
 	// Decided returns the guarantees whose validation was decided in blocks above a number, in any order.
 	Decided(above uint64) ([]evm.Hash, error)
 
+	// List returns guarantees, the newest first: by the cycle that nets them, and in each by admission; those that no cycle nets
+	// stand behind all others. It reads only those that it returns.
+	List(Listing) ([]Listed, error)
 	// PayableBy sums what a payer's guarantees of a cycle come to.
 	PayableBy(c CycleRef, payer evm.Address) (money.Amount, error)
 	// PayableByEach yields PayableBy of every payer of a cycle, in any order.
@@ -89,6 +92,8 @@ type Tx interface {
 	PutCycle(Cycle) error
 	// Cycles returns the newest first; open says to leave out those whose status is Closed. limit 0 is no limit.
 	Cycles(asset evm.Address, open bool, limit int) ([]Cycle, error)
+	// CyclesBefore returns those that start before a time, or all for 0; the newest first, at most limit.
+	CyclesBefore(asset evm.Address, start uint64, limit int) ([]Cycle, error)
 
 	// PutPositions replaces all positions of the cycle and generation.
 	PutPositions(c CycleRef, generation uint64, ps []Position) error

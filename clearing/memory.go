@@ -471,6 +471,31 @@ func (tx *memoryTx) PayableByEach(c CycleRef) iter.Seq2[PayerSum, error] {
 	return each(sums)
 }
 
+func (tx *memoryTx) List(q Listing) (list []Listed, err error) {
+	cycles, err := tx.Cycles(q.Asset, false, 0)
+	refs := make([]CycleRef, len(cycles), len(cycles)+1)
+	for i, c := range cycles {
+		refs[i] = c.Ref
+	}
+	for _, ref := range append(refs, Nowhere(q.Asset)) {
+		if q.InCycle && ref.Start != q.Start {
+			continue
+		}
+		for _, d := range slices.Backward(tx.inCycle[ref]) {
+			g, at := tx.guarantees[d], Place{ref.Start, uint64(tx.admitted[d]) + 1}
+			claims := g.Signed.Claims
+			if q.Before != (Place{}) && !at.before(q.Before) || q.Payer != nil && claims.Payer != *q.Payer || q.Payee != nil && claims.Payee != *q.Payee {
+				continue
+			}
+			if len(list) == q.Limit {
+				return list, nil
+			}
+			list = append(list, Listed{g.clone(), at})
+		}
+	}
+	return list, err
+}
+
 func (tx *memoryTx) PayableBy(c CycleRef, payer evm.Address) (money.Amount, error) {
 	return tx.payable[cycleParty{c, payer}], nil
 }
@@ -506,6 +531,12 @@ func (tx *memoryTx) Cycles(asset evm.Address, open bool, limit int) ([]Cycle, er
 		list = list[:limit]
 	}
 	return list, nil
+}
+
+func (tx *memoryTx) CyclesBefore(asset evm.Address, start uint64, limit int) ([]Cycle, error) {
+	list, err := tx.Cycles(asset, false, 0)
+	list = slices.DeleteFunc(list, func(c Cycle) bool { return start > 0 && c.Ref.Start >= start })
+	return list[:min(limit, len(list))], err
 }
 
 func (tx *memoryTx) PutPositions(c CycleRef, generation uint64, ps []Position) error {

@@ -100,11 +100,24 @@ func (t *tx) PutCycle(c clearing.Cycle) error {
 
 // Cycles implements [clearing.Tx].
 func (t *tx) Cycles(asset evm.Address, open bool, limit int) (all []clearing.Cycle, err error) {
-	query := "SELECT " + cycleColumns + " FROM cycle WHERE asset = ? ORDER BY start DESC LIMIT ?"
+	where := "WHERE asset = ?"
 	if open {
-		query = "SELECT " + cycleColumns + " FROM cycle WHERE asset = ? AND status <> 'closed' ORDER BY start DESC LIMIT ?"
+		where += " AND status <> 'closed'"
 	}
-	err = t.each(query, []any{asset[:], limitOf(limit)}, func(rows *sql.Rows) error {
+	return t.cycles(where, asset[:], limitOf(limit))
+}
+
+// CyclesBefore implements [clearing.Tx].
+func (t *tx) CyclesBefore(asset evm.Address, start uint64, limit int) ([]clearing.Cycle, error) {
+	if start == 0 {
+		return t.Cycles(asset, false, limit)
+	}
+	return t.cycles("WHERE asset = ? AND start < ?", asset[:], start, limit)
+}
+
+// cycles returns the newest first. The last of the arguments is how many at most.
+func (t *tx) cycles(where string, args ...any) (all []clearing.Cycle, err error) {
+	err = t.each("SELECT "+cycleColumns+" FROM cycle "+where+" ORDER BY start DESC LIMIT ?", args, func(rows *sql.Rows) error {
 		c, err := cycle(rows.Scan)
 		if err != nil {
 			return corrupt("cycle", c.Ref, err)

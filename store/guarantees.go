@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
@@ -264,6 +265,82 @@ func (t *tx) GuaranteesOf(c clearing.CycleRef, participant evm.Address) iter.Seq
 	})
 }
 
+// List implements [clearing.Tx]. A walk along the asset's cycles looks into an index of each, so that no index besides those
+// that admission keeps is needed: it takes as long as there are cycles and rows to return.
+func (t *tx) List(q clearing.Listing) (list []clearing.Listed, err error) {
+	if err := t.flush(); err != nil {
+		return nil, err
+	}
+	for _, nowhere := range []bool{false, true} {
+		query, args := listQuery(q, q.Limit-len(list), nowhere)
+		if query == "" || len(list) == q.Limit {
+			continue
+		}
+		if err := t.each(query, args, func(rows *sql.Rows) error {
+			g, seq, err := scanGuarantee(rows)
+			list = append(list, clearing.Listed{Guarantee: g, Place: clearing.Place{Start: g.Cycle.Start, Seq: uint64(seq)}})
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	for i := range list {
+		if list[i].Guarantee, err = t.validated(list[i].Guarantee); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// listQuery makes the statement of the part of a list that cycles net, or of the rest, which stands behind it under start 0;
+// empty if the list has no such part.
+func listQuery(q clearing.Listing, limit int, nowhere bool) (query string, _ []any) {
+	where, args := "", []any{q.Asset[:]}
+	and := func(condition string, values ...any) { where += " AND " + condition; args = append(args, values...) }
+	switch {
+	case q.Payer != nil:
+		and("g.payer = ?", q.Payer[:])
+	case q.Payee != nil:
+		and("g.payee = ?", q.Payee[:])
+	}
+	begun := q.Before != (clearing.Place{})
+	if nowhere {
+		if q.InCycle {
+			return "", nil
+		}
+		if begun && q.Before.Start == 0 {
+			and("g.seq < ?", q.Before.Seq)
+		}
+		return "SELECT " + listedColumns + " FROM guarantee g WHERE g.asset = ? AND g.cycle_start = 0" + where + " ORDER BY g.seq DESC LIMIT ?", append(args, limit)
+	}
+	if q.InCycle {
+		and("c.start = ?", q.Start)
+	}
+	if begun && q.Before.Start == 0 {
+		return "", nil
+	}
+	if begun {
+		and("c.start <= ? AND (c.start < ? OR g.seq < ?)", q.Before.Start, q.Before.Start, q.Before.Seq)
+	}
+	return "SELECT " + listedColumns + " FROM cycle c CROSS JOIN guarantee g" +
+		" WHERE c.asset = ? AND g.asset = c.asset AND g.cycle_start = c.start" + where + " ORDER BY c.start DESC, g.seq DESC LIMIT ?", append(args, limit)
+}
+
+// listedColumns are the guarantee's columns where another table stands beside it.
+var listedColumns = "g." + strings.Join(strings.Fields(guaranteeColumns), " g.")
+
+// scanGuarantee reads a row of guaranteeColumns, and its place.
+func scanGuarantee(rows *sql.Rows) (g clearing.Guarantee, seq int64, err error) {
+	var r guaranteeRow
+	if err = rows.Scan(r.dest()...); err == nil {
+		g, err = r.guarantee()
+	}
+	if err != nil {
+		err = corrupt("guarantee", fmt.Sprintf("seq %d, digest %s", r.seq, r.Digest), err)
+	}
+	return g, r.seq, err
+}
+
 func (t *tx) guarantees(query string, args func(after int64) []any) iter.Seq2[clearing.Guarantee, error] {
 	return func(yield func(clearing.Guarantee, error) bool) {
 		pages(t, yield, int64(0), func(after int64, page []clearing.Guarantee) ([]clearing.Guarantee, int64, error) {
@@ -351,17 +428,6 @@ func (t *tx) PayableByEach(c clearing.CycleRef) iter.Seq2[clearing.PayerSum, err
 			return page, after, err
 		})
 	}
-}
-
-func scanGuarantee(rows *sql.Rows) (g clearing.Guarantee, seq int64, err error) {
-	var r guaranteeRow
-	if err = rows.Scan(r.dest()...); err == nil {
-		g, err = r.guarantee()
-	}
-	if err != nil {
-		return g, r.seq, corrupt("guarantee", fmt.Sprintf("seq %d, digest %s", r.seq, r.Digest), err)
-	}
-	return g, r.seq, nil
 }
 
 // payerCycle names a sum, and sum holds what a transaction adds to it and takes away: a group of guarantees of one payer

@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) clearing.Book) {
 		{"transfers", transfers},
 		{"guarantees", guarantees},
 		{"guarantees in order", guaranteesInOrder},
+		{"lists", lists},
 		{"notes", notes},
 		{"refunds", refunds},
 		{"validations", validations},
@@ -409,6 +410,97 @@ func lines(t *testing.T, tx clearing.Tx, c clearing.CycleRef, all []clearing.Gua
 		is(t, "payable by each", row.Payable, sums[row.Payer])
 	}
 	return errors.Join(err, err2)
+}
+
+// lists: the newest first, each once, in pages that stay where they are while more is added.
+func lists(t *testing.T, b0 clearing.Book) {
+	b := book{t, b0}
+	other := ref(9, 30)
+	cycles := []clearing.CycleRef{ref(2, 10), ref(2, 20), ref(2, 30), other}
+	var all []clearing.Guarantee // of the asset, oldest first
+	add := func(n, payer, payee byte, c clearing.CycleRef) {
+		t.Helper()
+		g := makeGuarantee(n, payer, payee, c)
+		b.write(func(tx clearing.Tx) error { return tx.AddGuarantee(g) })
+		if c.Asset == addr(2) {
+			all = append(all, g)
+		}
+	}
+	b.write(func(tx clearing.Tx) error {
+		var errs []error
+		for _, c := range cycles {
+			errs = append(errs, tx.PutCycle(makeCycle(c, clearing.Open)))
+		}
+		return errors.Join(errs...)
+	})
+	for i, c := range cycles {
+		for n := range byte(6) {
+			add(byte(i)*10+n+1, 50+n%2, 60+n%3, c)
+		}
+	}
+	payer, payee := addr(51), addr(62)
+	for name, c := range map[string]struct {
+		listing clearing.Listing
+		fits    func(clearing.Guarantee) bool
+	}{
+		"of a payer":            {clearing.Listing{Payer: &payer}, func(g clearing.Guarantee) bool { return g.Signed.Claims.Payer == payer }},
+		"of a payee":            {clearing.Listing{Payee: &payee}, func(g clearing.Guarantee) bool { return g.Signed.Claims.Payee == payee }},
+		"of a cycle":            {clearing.Listing{InCycle: true, Start: 20}, func(g clearing.Guarantee) bool { return g.Cycle.Start == 20 }},
+		"of a payee in a cycle": {clearing.Listing{Payee: &payee, InCycle: true, Start: 20}, func(g clearing.Guarantee) bool { return g.Signed.Claims.Payee == payee && g.Cycle.Start == 20 }},
+		"of nobody":             {clearing.Listing{Payer: &payee}, func(clearing.Guarantee) bool { return false }},
+	} {
+		var want, got []evm.Hash
+		for _, g := range slices.Backward(all) {
+			if c.fits(g) {
+				want = append(want, g.Digest)
+			}
+		}
+		c.listing.Asset, c.listing.Limit = addr(2), 2
+		for page := 0; page == 0 || len(got) == 2*page; page++ {
+			b.read(func(tx clearing.Tx) error {
+				rows, err := tx.List(c.listing)
+				for _, row := range rows {
+					got, c.listing.Before = append(got, row.Guarantee.Digest), row.Place
+				}
+				return err
+			})
+		}
+		is(t, name, got, want)
+	}
+	// Those that wait for a validator stand behind all others.
+	waits := makeJudged(110, 51, 60, cycles[2])
+	b.write(func(tx clearing.Tx) error { return tx.AddGuarantee(waits) })
+	b.read(func(tx clearing.Tx) error {
+		rows, err := tx.List(clearing.Listing{Asset: addr(2), Payer: &payer, Limit: 100})
+		is(t, "those of a payer", len(rows), 10)
+		last := rows[len(rows)-1]
+		is(t, "the one that waits", last.Guarantee, waits)
+		rest, err2 := tx.List(clearing.Listing{Asset: addr(2), Payer: &payer, Before: rows[len(rows)-2].Place, Limit: 9})
+		is(t, "behind the others", rest, []clearing.Listed{last})
+		none, err3 := tx.List(clearing.Listing{Asset: addr(2), Payer: &payer, Before: last.Place, Limit: 9})
+		is(t, "behind it", len(none), 0)
+		return errors.Join(err, err2, err3)
+	})
+	first := func() (row clearing.Listed) {
+		b.read(func(tx clearing.Tx) error {
+			rows, err := tx.List(clearing.Listing{Asset: addr(2), Payer: &payer, Limit: 1})
+			row = rows[0]
+			return err
+		})
+		return row
+	}
+	before := first()
+	is(t, "listed guarantee", before.Guarantee, makeGuarantee(26, 51, 62, cycles[2]))
+	add(100, 51, 60, cycles[2])
+	b.read(func(tx clearing.Tx) error {
+		rows, err := tx.List(clearing.Listing{Asset: addr(2), Payer: &payer, Before: before.Place, Limit: 1})
+		is(t, "the next one, after another came", rows[0].Guarantee.Digest, makeGuarantee(24, 51, 60, cycles[2]).Digest)
+		list, err2 := tx.CyclesBefore(addr(2), 30, 5)
+		is(t, "cycles before", list, []clearing.Cycle{makeCycle(cycles[1], clearing.Open), makeCycle(cycles[0], clearing.Open)})
+		list, err3 := tx.CyclesBefore(addr(2), 0, 1)
+		is(t, "the newest cycle", list, []clearing.Cycle{makeCycle(cycles[2], clearing.Open)})
+		return errors.Join(err, err2, err3)
+	})
 }
 
 func notes(t *testing.T, b0 clearing.Book) {
