@@ -265,5 +265,3 @@ func memberLimit(raw json.RawMessage) (limit money.Amount, limited bool, err err
 	}
 	return limit, true, nil
 }
-
-var _ http.Handler = (*handler)(nil)

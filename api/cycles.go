@@ -59,7 +59,11 @@ func (h *handler) cycles(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := h.House.Cycles(r.Context(), asset, limit)
+	before, err := startCursor(r)
+	if err != nil {
+		return nil, err
+	}
+	list, err := h.House.CyclesBefore(r.Context(), asset, before, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +71,76 @@ func (h *handler) cycles(r *http.Request) (any, error) {
 	for i, c := range list {
 		out[i] = cycleOf(c)
 	}
-	return map[string]any{"cycles": out}, nil
+	a := map[string]any{"cycles": out, "next_cursor": nil}
+	if len(list) == limit {
+		a["next_cursor"] = startCursorOf(list[limit-1].Ref.Start)
+	}
+	return a, nil
+}
+
+// startCursor reads a cursor over cycles, which is where the last one seen began; 0 for none.
+func startCursor(r *http.Request) (uint64, error) {
+	text := r.URL.Query().Get("cursor")
+	if text == "" {
+		return 0, nil
+	}
+	start, err := strconv.ParseUint(text, 10, 63)
+	if err != nil || start == 0 {
+		return 0, errCursor
+	}
+	return start, nil
+}
+
+func startCursorOf(start uint64) string { return strconv.FormatUint(start, 10) }
+
+var errCursor = x402.Errorf("malformed_request", "cursor is not one that this list gave")
+
+// timingsAnswer are a cycle's deadlines by the names that 4Mica has for them, in unix seconds. What follows the seal is null
+// until then; it comes at the latest as if the cycle were sealed at its deadline.
+type timingsAnswer struct {
+	Cycle         evm.Hash    `json:"cycle_id"`
+	CycleText     string      `json:"cycle_id_text"`
+	Asset         evm.Address `json:"asset_address"`
+	Status        string      `json:"status"`
+	Now           uint64      `json:"now"`
+	Start         uint64      `json:"period_start"`
+	End           uint64      `json:"period_end"`
+	Cutoff        uint64      `json:"resolution_cutoff"`
+	Commit        uint64      `json:"clearing_commit_deadline"`
+	Submission    *uint64     `json:"payment_submission_deadline"`
+	Finality      *uint64     `json:"payment_finality_deadline"`
+	FinalityAtMax uint64      `json:"payment_finality_deadline_latest"`
+}
+
+func (h *handler) timings(r *http.Request) (any, error) {
+	c, err := h.namedCycle(r)
+	if err != nil {
+		return nil, err
+	}
+	a := timingsAnswer{
+		Cycle: c.Ref.ID(), CycleText: c.Ref.String(), Asset: c.Ref.Asset, Status: wireStatus[c.Status], Now: uint64(max(0, h.Now().Unix())),
+		Start: c.Ref.Start, End: c.End, Cutoff: c.CutoffAt, Commit: c.PostDeadline, FinalityAtMax: c.PostDeadline + c.Challenge,
+	}
+	if c.SealedAt > 0 {
+		a.Submission, a.Finality, a.FinalityAtMax = &c.FinalAt, &c.FinalAt, c.FinalAt
+	}
+	return a, nil
+}
+
+// namedCycle is the one in the path, which may be the current one of an asset.
+func (h *handler) namedCycle(r *http.Request) (clearing.Cycle, error) {
+	if id := r.PathValue("cycle"); id == "" || id == "current" {
+		asset, err := h.asset(r.URL.Query().Get("asset"))
+		if err != nil {
+			return clearing.Cycle{}, err
+		}
+		return h.House.Current(r.Context(), asset, h.Now())
+	}
+	c, err := h.House.Cycle(r.Context(), r.PathValue("cycle"))
+	if err != nil {
+		return c, h.public(r, err, "cycle_unknown", "internal")
+	}
+	return c, nil
 }
 
 // unsettled lists the cycles that a participant has a claim on or owes to. Positions are public, as they are on chain.
@@ -95,22 +168,10 @@ func (h *handler) unsettled(r *http.Request) (any, error) {
 	return map[string]any{"cycles": out}, nil
 }
 
-func (h *handler) currentCycle(r *http.Request) (any, error) {
-	asset, err := h.asset(r.URL.Query().Get("asset"))
-	if err != nil {
-		return nil, err
-	}
-	c, err := h.House.Current(r.Context(), asset, h.Now())
-	if err != nil {
-		return nil, err
-	}
-	return cycleOf(c), nil
-}
-
 func (h *handler) cycle(r *http.Request) (any, error) {
-	c, err := h.House.Cycle(r.Context(), r.PathValue("cycle"))
+	c, err := h.namedCycle(r)
 	if err != nil {
-		return nil, h.public(r, err, "cycle_unknown", "internal")
+		return nil, err
 	}
 	return cycleOf(c), nil
 }
@@ -237,6 +298,15 @@ func (h *handler) clearingAction(r *http.Request) (any, error) {
 	act, ok := actions[name]
 	if !ok {
 		return nil, x402.Errorf("action_wrong", "action %q: there are pay_net_debit, claim_net_credit and mark_defaulted", clip(name))
+	}
+	participant, err := evm.ParseAddress(r.PathValue("participant"))
+	if err != nil {
+		return nil, x402.Errorf("malformed_request", "participant: %w", err)
+	}
+	if name != "mark_defaulted" { // which anybody may, and which moves no money
+		if err := callerOf(r).isOr(participant, RoleAdmin, RoleFacilitator); err != nil {
+			return nil, err
+		}
 	}
 	p, err := h.proof(r)
 	if err != nil {

@@ -58,6 +58,10 @@ func coded(err error, notFound, signature string) *x402.Error {
 		return say("amount_invalid")
 	case errors.Is(err, clearing.ErrConflict):
 		return say("guarantee_conflict")
+	case errors.Is(err, clearing.ErrSuspended):
+		return say("suspended")
+	case errors.Is(err, clearing.ErrNotMember):
+		return say("not_member")
 	case errors.Is(err, clearing.ErrAsset):
 		return say("asset_unsupported")
 	case errors.Is(err, clearing.ErrSigner):
@@ -99,32 +103,52 @@ func (h *handler) public(r *http.Request, err error, notFound, signature string)
 	return e
 }
 
-// refuse answers a request with an error.
-func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// refuse answers a request with an error, and returns what it said.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) *x402.Error {
 	e := h.public(r, err, "not_found", "payer_signature_invalid")
 	status := e.Reason().Status
 	if status == http.StatusPaymentRequired {
 		status = http.StatusBadRequest
 	}
-	if status == http.StatusRequestEntityTooLarge {
+	switch status {
+	case http.StatusRequestEntityTooLarge:
 		w.Header().Set("Connection", "close") // what was not read must not be taken for the next request
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if seconds := retryAfter(err, status); seconds > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	}
 	h.write(w, r, status, e)
+	return e
 }
 
 func (h *handler) write(w http.ResponseWriter, r *http.Request, status int, out any) {
-	body, err := appendJSON(nil, out)
-	if err != nil {
-		h.Log.Error("internal error", "path", clip(r.URL.Path), "error", err)
-		status, body = http.StatusInternalServerError, []byte(`{"error":"internal error","code":"internal","hint":""}`)
+	p, is := out.(page)
+	if !is {
+		body, err := appendJSON(nil, out)
+		if err != nil {
+			h.Log.Error("internal error", "path", clip(r.URL.Path), "error", err)
+			status, body = http.StatusInternalServerError, []byte(`{"error":"internal error","code":"internal","hint":""}`)
+		}
+		p = page{status: status, kind: "application/json", body: body}
 	}
+	body := p.body
 	header := w.Header()
-	header.Set("Content-Type", "application/json")
+	header.Set("Content-Type", p.kind)
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	if p.stream != nil {
+		w.WriteHeader(p.status)
+		if err := p.stream(w); err != nil && r.Context().Err() == nil {
+			h.Log.Error("answer broken off", "path", clip(r.URL.Path), "error", err)
+			panic(http.ErrAbortHandler) // an answer that ends early must not look whole
+		}
+		return
+	}
 	body = append(body, '\n')
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
+	w.WriteHeader(p.status)
 	if _, err := w.Write(body); err != nil && !errors.Is(err, context.Canceled) {
 		h.Log.Debug("answer not delivered", "path", clip(r.URL.Path), "error", err)
 	}

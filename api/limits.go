@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,10 +49,13 @@ const (
 	DefaultBodyBytes = 64 << 20 // bounds what clients can make the process hold
 )
 
+// statementsMax is how many statements are made at once: each is as large as its participant's cycle.
+const statementsMax = 2
+
 // limits are [Limits] at work.
 type limits struct {
 	login, read, post, payer, refused limiter
-	items, bytes                      room
+	items, bytes, statements          room
 }
 
 func (c Limits) start() *limits {
@@ -66,7 +68,7 @@ func (c Limits) start() *limits {
 	l := &limits{
 		login: limiter{Rate: or(c.Login, DefaultLoginRate)}, read: limiter{Rate: or(c.Read, DefaultReadRate)},
 		post: limiter{Rate: c.Post}, payer: limiter{Rate: c.Payer}, refused: limiter{Rate: or(c.Refused, DefaultRefusedRate)},
-		items: room{max: DefaultItems}, bytes: room{max: DefaultBodyBytes},
+		items: room{max: DefaultItems}, bytes: room{max: DefaultBodyBytes}, statements: room{max: statementsMax},
 	}
 	if c.ItemsMax > 0 {
 		l.items.max = int64(c.ItemsMax)
@@ -119,12 +121,6 @@ func (l *limiter) take(who string, n int, now time.Time) error {
 	return later(wait, x402.Errorf("rate_limited", "more than %v a second", l.PerSecond))
 }
 
-// charge takes n of a caller's allowance whether there is so much or not: what was done cannot be refused.
-func (l *limiter) charge(who string, n int, now time.Time) {
-	for ; n > 0 && l.take(who, 1, now) == nil; n-- {
-	}
-}
-
 // room is how much may be there at once.
 type room struct {
 	max  int64
@@ -144,14 +140,17 @@ func (r *room) give(n int64) { r.used.Add(-n) }
 
 // laterError is a refusal that says when to come again.
 type laterError struct {
-	*x402.Error
-	wait time.Duration
+	refusal *x402.Error
+	wait    time.Duration
 }
+
+// Error implements error.
+func (e *laterError) Error() string { return e.refusal.Error() }
 
 func later(wait time.Duration, e *x402.Error) error { return &laterError{e, wait} }
 
 // Unwrap returns the refusal.
-func (e *laterError) Unwrap() error { return e.Error }
+func (e *laterError) Unwrap() error { return e.refusal }
 
 // retryAfter is how long a client is asked to wait before it repeats a request that was refused with a status; 0 if it is not.
 func retryAfter(err error, status int) int {
@@ -220,10 +219,4 @@ func (h *handler) trusts(a netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-func retryAfterHeader(w http.ResponseWriter, err error, status int) {
-	if seconds := retryAfter(err, status); seconds > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(seconds))
-	}
 }

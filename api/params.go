@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 
 	"github.com/farthing402/farthing/clearing"
@@ -13,7 +14,7 @@ import (
 type paramsAnswer struct {
 	Key              guarantee.PublicKey `json:"public_key"`
 	Vault            evm.Address         `json:"contract_address"`
-	RPCURL           string              `json:"ethereum_http_rpc_url,omitempty"`
+	RPCURL           string              `json:"ethereum_http_rpc_url"`
 	Name             string              `json:"eip712_name"`
 	Version          string              `json:"eip712_version"`
 	ChainID          uint64              `json:"chain_id"`
@@ -29,6 +30,7 @@ type paramsAnswer struct {
 	TimestampWindow timestampWindow  `json:"timestamp_window"`
 	ItemsMax        int              `json:"guarantees_per_request_max"`
 	Schedules       []scheduleAnswer `json:"schedules"`
+	MembersOnly     bool             `json:"members_only"`
 }
 
 type timestampWindow struct {
@@ -55,7 +57,7 @@ func (h *handler) publicParams(r *http.Request) (any, error) {
 		Canonicalization: "4MICA_VALIDATION_REQUEST_V2",
 		ClearingHouse:    d.ClearingHouse, Certificates: []string{"single", "batch"}, Signatures: []guarantee.Form{guarantee.EIP712},
 		TimestampWindow: timestampWindow{uint64(h.House.Past.Seconds()), uint64(h.House.Future.Seconds())},
-		ItemsMax:        ItemsMax, Schedules: []scheduleAnswer{},
+		ItemsMax:        ItemsMax, Schedules: []scheduleAnswer{}, MembersOnly: h.House.MembersOnly,
 	}
 	if h.House.Rules.EIP191 {
 		a.Signatures = append(a.Signatures, guarantee.EIP191)
@@ -108,22 +110,18 @@ type healthAnswer struct {
 }
 
 // health answers 503 if a part fails. Why it fails is the operator's to read.
-func (h *handler) health(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET")
-		h.refuse(w, r, errMethod("GET"))
-		return
-	}
+func (h *handler) health(r *http.Request) (any, error) {
 	a := healthAnswer{Status: "ok", DB: h.well(r, "db", h.Health.DB), Chain: h.well(r, "chain_rpc", h.Health.Chain)}
 	if h.Health.Node != nil {
 		name, leads := h.Health.Node()
 		a.Node, a.Leads = name, &leads
 	}
-	status := http.StatusOK
-	if a.DB != "ok" || a.Chain != "ok" {
-		a.Status, status = "fail", http.StatusServiceUnavailable
+	if a.DB == "ok" && a.Chain == "ok" {
+		return a, nil
 	}
-	h.write(w, r, status, a)
+	a.Status = "fail"
+	body, err := json.Marshal(a)
+	return page{status: http.StatusServiceUnavailable, kind: "application/json", body: body}, err
 }
 
 func (h *handler) well(r *http.Request, part string, check func(context.Context) error) string {

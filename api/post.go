@@ -8,7 +8,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
@@ -96,26 +98,70 @@ func (h *handler) postGuarantees(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		res := h.House.Admit(r.Context(), []clearing.Request{{Signed: s, Batch: batch, Cover: cover}}, h.Now())[0]
-		if res.Err != nil {
-			return nil, res.Err
+		free, err := h.begin(r, 1)
+		if err != nil {
+			return nil, err
 		}
-		return certificateAnswer{res.Certificate, res.Replayed}, nil
+		defer free()
+		out, errs := h.admit(r, []guarantee.Signed{s}, batch, cover)
+		return out[0], errs[0]
 	}
 	if o.Get("claims") != nil {
 		return nil, x402.Errorf("malformed_request", "one guarantee or many, not both at once")
 	}
 	return many(h, r, list, "not_found", "payer_signature_invalid", func(list []guarantee.Signed) ([]any, []error) {
-		requests := make([]clearing.Request, len(list))
-		for i, s := range list {
-			requests[i] = clearing.Request{Signed: s, Batch: batch, Cover: cover}
-		}
-		out, errs := make([]any, len(list)), make([]error, len(list))
-		for i, res := range h.House.Admit(r.Context(), requests, h.Now()) {
-			out[i], errs[i] = certificateAnswer{res.Certificate, res.Replayed}, res.Err
-		}
-		return out, errs
+		return h.admit(r, list, batch, cover)
 	})
+}
+
+// begin lets n items be worked on, until free is called, or says when there will be room.
+func (h *handler) begin(r *http.Request, n int) (free func(), err error) {
+	if h.Inside {
+		return func() {}, nil
+	}
+	if err := h.limits.post.take(h.from(r), n, h.Now()); err != nil {
+		return nil, err
+	}
+	if err := h.limits.items.take(int64(n), "guarantees and notes"); err != nil {
+		return nil, err
+	}
+	return func() { h.limits.items.give(int64(n)) }, nil
+}
+
+// blamed are the codes of what only somebody sends who does not check, or who wants to keep us busy.
+var blamed = []string{"malformed_request", "body_too_large", "payer_signature_invalid", "high_s", "eip191_off", "note_invalid", "token_invalid"}
+
+// blame counts a refused item.
+func (h *handler) blame(r *http.Request, e *x402.Error) {
+	if r.Pattern == "/core/guarantees" {
+		h.metrics.items.WithLabelValues(e.Code).Inc()
+	}
+	if slices.Contains(blamed, e.Code) && !h.Inside {
+		_ = h.limits.refused.take(h.from(r), 1, h.Now()) // the next request finds out
+	}
+}
+
+// admit asks the house for certificates of the guarantees whose payers do not ask for too many.
+func (h *handler) admit(r *http.Request, list []guarantee.Signed, batch bool, cover []evm.Hash) ([]any, []error) {
+	out, errs := make([]any, len(list)), make([]error, len(list))
+	begun := time.Now()
+	requests, place := make([]clearing.Request, 0, len(list)), make([]int, 0, len(list))
+	for i, s := range list {
+		if errs[i] = h.limits.payer.take(string(s.Claims.Payer[:]), 1, h.Now()); errs[i] == nil {
+			requests, place = append(requests, clearing.Request{Signed: s, Batch: batch, Cover: cover}), append(place, i)
+		}
+	}
+	for k, res := range h.House.Admit(r.Context(), requests, h.Now()) {
+		out[place[k]], errs[place[k]] = certificateAnswer{res.Certificate, res.Replayed}, res.Err
+		switch {
+		case res.Err == nil && res.Replayed:
+			h.metrics.items.WithLabelValues("replayed").Inc()
+		case res.Err == nil:
+			h.metrics.items.WithLabelValues("certified").Inc()
+		}
+	}
+	h.metrics.admission.Observe(time.Since(begun).Seconds())
+	return out, errs
 }
 
 // readCover reads the digests of claims that may back the refunds of a request.
@@ -165,6 +211,11 @@ func (h *handler) postNotes(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		free, err := h.begin(r, 1)
+		if err != nil {
+			return nil, err
+		}
+		defer free()
 		out, errs := take([]guarantee.SignedNote{n})
 		if errs[0] != nil {
 			return nil, h.public(r, errs[0], "note_invalid", "note_invalid")
@@ -187,12 +238,22 @@ func many[T any, P item[T]](h *handler, r *http.Request, raw []byte, notFound, s
 	if len(items) == 0 || len(items) > ItemsMax {
 		return nil, x402.Errorf("malformed_request", "%d items: between 1 and %d are taken at once", len(items), ItemsMax)
 	}
+	free, err := h.begin(r, len(items))
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	refused := func(err error) *x402.Error {
+		e := h.public(r, err, notFound, signature)
+		h.blame(r, e)
+		return e
+	}
 	answers := make(results, len(items))
 	list, place := make([]T, 0, len(items)), make([]int, 0, len(items))
 	for i, item := range items {
 		v, err := decodeItem[T, P](item)
 		if err != nil {
-			answers[i] = h.public(r, err, notFound, signature)
+			answers[i] = refused(err)
 			continue
 		}
 		list, place = append(list, v), append(place, i)
@@ -201,7 +262,7 @@ func many[T any, P item[T]](h *handler, r *http.Request, raw []byte, notFound, s
 		out, errs := do(list)
 		for k, i := range place {
 			if errs[k] != nil {
-				answers[i] = h.public(r, errs[k], notFound, signature)
+				answers[i] = refused(errs[k])
 			} else {
 				answers[i] = out[k]
 			}
@@ -265,7 +326,9 @@ func readBody(r *http.Request) ([]byte, error) {
 	in := bytes.NewBuffer(make([]byte, 0, min(max(0, r.ContentLength), 64<<10)+bytes.MinRead))
 	_, err := in.ReadFrom(io.LimitReader(r.Body, bodyBytesMax+1))
 	body := in.Bytes()
-	switch {
+	switch later := (*laterError)(nil); {
+	case errors.As(err, &later):
+		return nil, later
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, x402.Errorf("malformed_request", "body ends before its length")
 	case err != nil:

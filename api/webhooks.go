@@ -3,9 +3,11 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/login"
 	"github.com/farthing402/farthing/webhook"
 	"github.com/farthing402/farthing/webhook/courier"
 	"github.com/farthing402/farthing/x402"
@@ -87,22 +89,19 @@ func (h *handler) hooks(f func(r *http.Request, owner evm.Address) (any, error))
 }
 
 // webhookRoutes are what a wallet does with its endpoints, and the operator with those that are told of everybody.
-func (h *handler) webhookRoutes() map[string]methods {
-	routes := make(map[string]methods)
-	for _, base := range []string{"/core/users/{user}/webhooks", "/core/admin/webhooks"} {
-		for path, ms := range map[string]map[string]func(*http.Request, evm.Address) (any, error){
-			"":                                    {"GET": h.listHooks, "POST": h.addHook},
-			"/{id}":                               {"GET": h.hook, "PATCH": h.changeHook, "DELETE": h.dropHook},
-			"/{id}/secret":                        {"POST": h.rotateHook},
-			"/{id}/test":                          {"POST": h.testHook},
-			"/{id}/deliveries":                    {"GET": h.deliveries},
-			"/{id}/deliveries/{event}":            {"GET": h.delivery},
-			"/{id}/deliveries/{event}/redelivery": {"POST": h.redeliver},
+func (h *handler) webhookRoutes() (routes []route) {
+	for base, who := range map[string]access{"/core/users/{user}/webhooks": own("user", RoleAdmin), "/core/admin/webhooks": administers(login.ScopeWebhooks)} {
+		for pattern, f := range map[string]func(*http.Request, evm.Address) (any, error){
+			"GET ": h.listHooks, "POST ": h.addHook,
+			"GET /{id}": h.hook, "PATCH /{id}": h.changeHook, "DELETE /{id}": h.dropHook,
+			"POST /{id}/secret":                        h.rotateHook,
+			"POST /{id}/test":                          h.testHook,
+			"GET /{id}/deliveries":                     h.deliveries,
+			"GET /{id}/deliveries/{event}":             h.delivery,
+			"POST /{id}/deliveries/{event}/redelivery": h.redeliver,
 		} {
-			routes[base+path] = make(methods)
-			for method, f := range ms {
-				routes[base+path][method] = h.private(h.hooks(f))
-			}
+			method, path, _ := strings.Cut(pattern, " ")
+			routes = append(routes, route{method + " " + base + path, who, h.hooks(f)})
 		}
 	}
 	return routes

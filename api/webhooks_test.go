@@ -182,9 +182,9 @@ func TestWebhookRefusals(t *testing.T) {
 // Without a login nobody has webhooks.
 func TestWebhooksNeedALogin(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config, _ *clearing.Config) { c.Dev = false })
+	w := newWorld(t)
 	for _, path := range []string{"/core/users/" + party(0).Lower() + "/webhooks", "/core/admin/webhooks", "/core/admin/webhooks/ep_1/deliveries"} {
-		if status, out := w.ask("GET", path, nil); status != http.StatusUnauthorized || code(out) != "unauthorized" {
+		if status, out := w.as(nil, "GET", path, nil); status != http.StatusUnauthorized || code(out) != "unauthorized" {
 			t.Errorf("GET %s: %d %s", path, status, out)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -23,8 +24,10 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/login"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/x402"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -88,6 +91,9 @@ var keys = func() []*evm.PrivateKey {
 
 func party(i int) evm.Address { return keys[i].Address() }
 
+// operator is in charge of the clearing house.
+var operator = keys[3]
+
 // packer stands in for a chain: it packs calls, and the tests say what came of them.
 type packer struct{}
 
@@ -115,6 +121,7 @@ func (packer) Release(c clearing.CycleRef, generation, chunk uint64, positions [
 type world struct {
 	*testing.T
 	house   *clearing.House
+	login   *login.Service
 	memory  *clearing.Memory
 	server  *httptest.Server
 	handler http.Handler
@@ -158,7 +165,8 @@ func newWorld(t *testing.T, change ...func(*Config, *clearing.Config)) *world {
 	w := &world{T: t, memory: clearing.NewMemory(), log: &lines{}, now: time.Unix(signed, 0)}
 	hc := clearing.Config{Book: w.memory, Chain: packer{}, Deployment: deployment, Authority: authority}
 	c := Config{
-		Tokens: []network.Token{{Symbol: "USDC", Address: dollar, Decimals: 6}}, RPCURL: "https://rpc.example.org", Dev: true,
+		Tokens: []network.Token{{Symbol: "USDC", Address: dollar, Decimals: 6}}, RPCURL: "https://rpc.example.org",
+		Admins: []evm.Address{operator.Address()}, Limits: Limits{Read: Rate{PerSecond: 1e6, Burst: 1e6}},
 		Log: slog.New(slog.NewJSONHandler(w.log, nil)),
 		Now: func() time.Time { w.mu.Lock(); defer w.mu.Unlock(); return w.now },
 	}
@@ -169,9 +177,16 @@ func newWorld(t *testing.T, change ...func(*Config, *clearing.Config)) *world {
 		t.Fatal(err)
 	}
 	c.House = w.house
-	w.handler = New(c)
-	w.server = httptest.NewServer(w.handler)
+	w.server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.handler.ServeHTTP(rw, r) }))
 	t.Cleanup(w.server.Close)
+	if w.login, err = login.New(login.Config{
+		Book: login.NewMemory(), Secret: [32]byte{1}, ChainID: deployment.ChainID, Domain: strings.TrimPrefix(w.server.URL, "http://"), URI: w.server.URL,
+		Grant: Grants(w.house, c.Admins...),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.Login = w.login
+	w.handler = New(c)
 	w.chain(start, clearing.Event{Kind: clearing.ScheduleSet, Asset: dollar, Schedule: &schedule})
 	for _, who := range []evm.Address{buyer, party(0), party(1)} {
 		w.chain(start, clearing.Event{Kind: clearing.Deposited, Account: who, Asset: dollar, Amount: money.Units(1_000_000)})
@@ -244,8 +259,55 @@ func (w *world) close(committed bool) {
 		clearing.Event{Kind: clearing.CycleCommitted, Cycle: ref.ID(), Asset: dollar, Root: c.Root, Amount: c.Total, Time: at + schedule.Challenge})
 }
 
-// ask makes a request and returns status and body.
+// token signs a key in.
+func (w *world) token(key *evm.PrivateKey) string {
+	w.Helper()
+	w.mu.Lock()
+	now := w.now
+	w.mu.Unlock()
+	c := w.login.Nonce(key.Address(), now)
+	message, err := x402.SignIn{
+		Domain: c.Domain, Address: key.Address().String(), Statement: c.Statement, URI: c.URI, Version: "1", ChainID: fmt.Sprint("eip155:", c.ChainID),
+		Type: "eip191", Nonce: c.Nonce, IssuedAt: c.IssuedAt.Format(time.RFC3339), ExpirationTime: c.Expiration.Format(time.RFC3339),
+	}.Message()
+	if err != nil {
+		w.Fatal(err)
+	}
+	signature, err := key.Sign(context.Background(), evm.HashPersonal([]byte(message)))
+	if err != nil {
+		w.Fatal(err)
+	}
+	t, err := w.login.Verify(context.Background(), key.Address(), message, signature[:], now)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return t.Access
+}
+
+// ask makes a request as the operator, who may read everything, and returns status and body. Whoever posts is nobody.
 func (w *world) ask(method, path string, body any) (int, []byte) {
+	w.Helper()
+	header := http.Header{}
+	if method != "POST" || !strings.HasPrefix(path, "/core/guarantees") && !strings.HasPrefix(path, "/core/notes") {
+		header.Set("Authorization", "Bearer "+w.token(operator))
+	}
+	status, _, out := w.send(method, path, header, body)
+	return status, out
+}
+
+// as makes a request as somebody, nobody if key is nil.
+func (w *world) as(key *evm.PrivateKey, method, path string, body any) (int, []byte) {
+	w.Helper()
+	header := http.Header{}
+	if key != nil {
+		header.Set("Authorization", "Bearer "+w.token(key))
+	}
+	status, _, out := w.send(method, path, header, body)
+	return status, out
+}
+
+// send makes a request and returns status, header and body, which must be as the description says.
+func (w *world) send(method, path string, header http.Header, body any) (int, http.Header, []byte) {
 	w.Helper()
 	var in io.Reader
 	switch b := body.(type) {
@@ -267,6 +329,7 @@ func (w *world) ask(method, path string, body any) (int, []byte) {
 	if err != nil {
 		w.Fatal(err)
 	}
+	req.Header = header.Clone()
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := w.server.Client().Do(req)
 	if err != nil {
@@ -277,10 +340,11 @@ func (w *world) ask(method, path string, body any) (int, []byte) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	if got := resp.Header.Get("Content-Type"); got != "application/json" {
+	if got := resp.Header.Get("Content-Type"); got != "application/json" && resp.StatusCode != http.StatusOK {
 		w.Errorf("%s %s: content type %q", method, path, got)
 	}
-	return resp.StatusCode, out
+	conforms(w, method, path, resp, out)
+	return resp.StatusCode, resp.Header, out
 }
 
 // code is the code of an answer that refuses.

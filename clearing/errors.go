@@ -27,7 +27,7 @@ var (
 	// ErrExposure says that the payer's collateral does not cover the guarantee; the error is an *ExposureError.
 	ErrExposure = errors.New("not enough free collateral")
 	// ErrSuspended says that the operator has suspended payer or payee.
-	ErrSuspended = errors.New("account is suspended")
+	ErrSuspended = errors.New("user suspended")
 	// ErrNotMember says that the house serves members only, and payer or payee is none.
 	ErrNotMember = errors.New("account is no member of this clearing house")
 	// ErrUnfinished says that the request may have taken effect or not: the store failed, or the caller went away while

@@ -90,6 +90,12 @@ func (h *House) PositionsOf(ctx context.Context, asset, participant evm.Address,
 	return list, next, err
 }
 
+// OpenCycles returns an asset's cycles that are not closed, the newest first.
+func (h *House) OpenCycles(ctx context.Context, asset evm.Address) (list []Cycle, err error) {
+	err = h.Book.Read(ctx, func(tx Tx) (err error) { list, err = tx.Cycles(asset, true, 0); return err })
+	return list, err
+}
+
 // CyclesBefore returns an asset's cycles that start before a time (0: all), the newest first, at most limit.
 func (h *House) CyclesBefore(ctx context.Context, asset evm.Address, before uint64, limit int) (list []Cycle, err error) {
 	err = h.Book.Read(ctx, func(tx Tx) (err error) { list, err = tx.CyclesBefore(asset, before, limit); return err })

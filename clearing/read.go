@@ -260,22 +260,30 @@ func (h *House) Statement(ctx context.Context, id string, participant evm.Addres
 			return err
 		}
 		var entries []Entry
+		var signed [2]money.Amount // by direction
 		for g, err := range tx.GuaranteesOf(c.Ref, participant) {
 			if err != nil {
 				return err
 			}
-			out, in := h.entries(g)
-			if g.Signed.Claims.Payer == participant {
-				entries = append(entries, out)
-			} else {
-				entries = append(entries, in)
+			entry, in := h.entries(g)
+			if g.Signed.Claims.Payer != participant {
+				entry = in
 			}
+			entries = append(entries, entry)
+			signed[entry.Direction], _ = signed[entry.Direction].Add(g.Signed.Claims.Amount) // fewer than 2^144 of 112 bits
 		}
 		if len(entries) == 0 {
 			return fmt.Errorf("statement of %s in cycle %s: %w", participant, c.Ref, ErrNotFound)
 		}
-		s, err = newStatement(c, participant, entries)
-		return err
+		if s, err = newStatement(c, participant, entries); err != nil {
+			return err
+		}
+		s.OutGuaranteed, s.InGuaranteed = signed[Out], signed[In]
+		if p, found, err := tx.Position(c.Ref, c.Generation, participant); err != nil || found {
+			s.Position = &p
+			return err
+		}
+		return nil
 	})
 	return s, err
 }

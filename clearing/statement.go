@@ -161,8 +161,12 @@ func sumChildren(children []sumNode) (parent sumNode, err error) {
 type Statement struct {
 	Cycle       Cycle
 	Participant evm.Address
-	Out, In     money.Amount
-	Entries     []Entry // out before in, each ascending by digest
+	Out, In     money.Amount // payable
+	// What was guaranteed before notes lowered it.
+	OutGuaranteed, InGuaranteed money.Amount
+
+	Position *Position // nil until the cycle is netted
+	Entries  []Entry   // out before in, each ascending by digest
 	Root        evm.Hash
 	Hash        evm.Hash // what the participant's position is posted with; preliminary until the cycle is netted
 }

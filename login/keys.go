@@ -14,13 +14,14 @@ import (
 
 // The scopes of API keys.
 const (
-	ScopeSuspend = "user_suspension:write"
-	ScopeKeys    = "admin_api_keys:manage"
-	ScopeMembers = "members:manage"
-	ScopeMetrics = "metrics:read"
+	ScopeSuspend  = "user_suspension:write"
+	ScopeKeys     = "admin_api_keys:manage"
+	ScopeMembers  = "members:manage"
+	ScopeMetrics  = "metrics:read"
+	ScopeWebhooks = "webhooks:manage"
 )
 
-var keyScopes = []string{ScopeSuspend, ScopeKeys, ScopeMembers, ScopeMetrics}
+var keyScopes = []string{ScopeSuspend, ScopeKeys, ScopeMembers, ScopeMetrics, ScopeWebhooks}
 
 const (
 	keyPrefix    = "ak_"

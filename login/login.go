@@ -213,7 +213,7 @@ func (s *Service) signed(ctx context.Context, address evm.Address, message strin
 	if s.Wallets != nil {
 		valid, err := s.Wallets.ValidSignature(ctx, s.ChainID, address, digest, signature)
 		if err != nil {
-			return x402.Errorf("chain_unreachable", "whether contract %s signed could not be asked: %w", address, err)
+			return &x402.Error{Code: "chain_unreachable", Message: "whether " + address.String() + " signed could not be asked of the chain", Err: err}
 		}
 		if valid {
 			return nil

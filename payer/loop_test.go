@@ -92,7 +92,7 @@ func newLoop(t *testing.T, collateral uint64) *loop {
 			t.Fatal(err)
 		}
 	}
-	server := httptest.NewServer(api.New(api.Config{House: l.house, Dev: true}))
+	server := httptest.NewServer(api.New(api.Config{House: l.house}))
 	t.Cleanup(server.Close)
 	l.url = server.URL
 

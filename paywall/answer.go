@@ -2,6 +2,7 @@ package paywall
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/farthing402/farthing/purchase"
@@ -62,8 +63,8 @@ func (v *visit) refuse(e *x402.Error) {
 		v.event.Kind = Refused
 	}
 	v.event.Status = status
-	if status == http.StatusServiceUnavailable || e.Code == "payment_in_progress" {
-		v.w.Header().Set("Retry-After", "1")
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || e.Code == "payment_in_progress" {
+		v.w.Header().Set("Retry-After", retryAfter(e))
 	}
 	if money := e.Reason().Money; status == http.StatusServiceUnavailable && !strings.Contains(e.Error(), "charged") {
 		said := *e // whoever has paid and is not served asks this first
@@ -71,6 +72,14 @@ func (v *visit) refuse(e *x402.Error) {
 		e = &said
 	}
 	x402.WriteError(v.w, e)
+}
+
+// retryAfter is when to ask again: as the clearing house has said, or in a second.
+func retryAfter(e *x402.Error) string {
+	if seconds, err := strconv.ParseUint(e.Details["retryAfter"], 10, 31); err == nil {
+		return strconv.FormatUint(max(1, seconds), 10)
+	}
+	return "1"
 }
 
 // makePrivate keeps shared caches from giving away what was sold.

@@ -389,7 +389,7 @@ func (pw *Paywall) certify(ctx context.Context, certify certifier, v *verifier, 
 			e = &x402.Error{Code: "house_unreachable", Message: "cannot certify payments: the clearing house does not answer", Err: err}
 		}
 		switch e.Reason().Status {
-		case http.StatusPaymentRequired, http.StatusConflict, http.StatusServiceUnavailable:
+		case http.StatusPaymentRequired, http.StatusForbidden, http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable:
 			return guarantee.Certificate{}, e
 		}
 		// What is wrong between us and the clearing house is not the buyer's fault, and must not read as if it were.

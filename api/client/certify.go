@@ -49,7 +49,7 @@ func (c *Client) Certify(ctx context.Context, s guarantee.Signed) (guarantee.Cer
 // clearing house several times as much as [Client.Certify].
 func (c *Client) CertifyAlone(ctx context.Context, s guarantee.Signed) (guarantee.Certificate, error) {
 	var answer json.RawMessage
-	if err := c.do(ctx, http.MethodPost, "/core/guarantees", s, &answer); err != nil {
+	if err := c.say(ctx, "/core/guarantees", s, &answer); err != nil {
 		return guarantee.Certificate{}, err
 	}
 	r := c.result(ctx, answer)
@@ -112,7 +112,7 @@ func (c *Client) post(ctx context.Context, list []guarantee.Signed, cover []evm.
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	answer, err := c.answer(ctx, http.MethodPost, "/core/guarantees", body)
+	answer, err := c.answer(ctx, http.MethodPost, "/core/guarantees", "", body)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func (c *Client) Notes(ctx context.Context, notes []guarantee.SignedNote) ([]err
 			Results []json.RawMessage `json:"results"`
 		}
 		body := map[string]any{"notes": part}
-		if err := c.do(ctx, http.MethodPost, "/core/notes", body, &answer); err != nil {
+		if err := c.say(ctx, "/core/notes", body, &answer); err != nil {
 			return outcome, err
 		}
 		if len(answer.Results) != len(part) {

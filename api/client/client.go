@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type Client struct {
 	http    *http.Client
 	timeout time.Duration
 	join    joiner
+	session *session // nil without a key
 
 	mu     sync.Mutex
 	params *Params // guarded by mu; nil until read once
@@ -96,10 +98,11 @@ func (c *Client) URL() string { return c.base }
 
 // get reads a JSON answer into out. path begins with a slash and is escaped already.
 func (c *Client) get(ctx context.Context, path string, out any) error {
-	return c.do(ctx, http.MethodGet, path, nil, out)
+	return c.do(ctx, http.MethodGet, path, "", nil, out)
 }
 
-func (c *Client) do(ctx context.Context, method, path string, body, out any) error {
+// do sends a request, with an access token unless it is empty.
+func (c *Client) do(ctx context.Context, method, path, token string, body, out any) error {
 	var raw []byte
 	if body != nil {
 		var err error
@@ -107,7 +110,7 @@ func (c *Client) do(ctx context.Context, method, path string, body, out any) err
 			return badRequest(err)
 		}
 	}
-	answer, err := c.answer(ctx, method, path, raw)
+	answer, err := c.answer(ctx, method, path, token, raw)
 	if err != nil {
 		return err
 	}
@@ -123,36 +126,76 @@ func badRequest(err error) error {
 }
 
 // answer returns what was answered with success; a refusal is an error.
-func (c *Client) answer(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	status, answer, err := c.send(ctx, method, path, body)
+func (c *Client) answer(ctx context.Context, method, path, token string, body []byte) ([]byte, error) {
+	status, wait, answer, err := c.send(ctx, method, path, token, body)
 	if err == nil && status/100 != 2 {
-		err = c.refusal(ctx, status, answer)
+		err = c.refusal(ctx, status, wait, answer)
 	}
 	return answer, err
 }
 
-// send returns whatever was answered, refusals included. A request without a body has a nil one.
-func (c *Client) send(parent context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
+// send returns whatever was answered, refusals included, and how long to wait if it says so. A request without a body has a nil
+// one. One that the clearing house has no room for is sent again when it asks for that, within the time limit: asking twice is
+// asking once, in everything that is asked here.
+func (c *Client) send(parent context.Context, method, path, token string, body []byte) (status int, wait time.Duration, answer []byte, err error) {
 	ctx, cancel := context.WithTimeout(parent, c.timeout)
 	defer cancel()
+	for {
+		if status, wait, answer, err = c.once(ctx, parent, method, path, token, body); err != nil || wait == 0 {
+			return status, wait, answer, err
+		}
+		if ends, _ := ctx.Deadline(); time.Until(ends) <= wait {
+			return status, wait, answer, nil
+		}
+		pause := time.NewTimer(wait)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return 0, 0, nil, c.unreachable(parent, ctx.Err())
+		}
+	}
+}
+
+// retryAfter is how long an answer asks to wait before the request is sent again, 0 if it does not.
+func retryAfter(resp *http.Response) time.Duration {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return 0
+	}
+	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return max(time.Duration(seconds)*time.Second, minWait)
+}
+
+// minWait keeps a clearing house that says 0 from being asked without a pause.
+const minWait = 100 * time.Millisecond
+
+func (c *Client) once(ctx, parent context.Context, method, path, token string, body []byte) (status int, wait time.Duration, answer []byte, err error) {
 	var in io.Reader
 	if body != nil {
 		in = bytes.NewReader(body)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
 	if err != nil {
-		return 0, nil, &x402.Error{Code: "config_invalid", Message: fmt.Sprintf("clearing house: %v", err)}
+		return 0, 0, nil, &x402.Error{Code: "config_invalid", Message: fmt.Sprintf("clearing house: %v", err)}
 	}
 	req.Header.Set("Accept", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 		// Asking twice is asking once, so a request on a connection that died idle may be sent again. The empty list says
 		// so to net/http and puts nothing on the wire.
-		req.Header["Idempotency-Key"] = []string{}
+		if !strings.HasPrefix(path, "/auth/") {
+			req.Header["Idempotency-Key"] = []string{}
+		}
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return 0, nil, c.unreachable(parent, err)
+		return 0, 0, nil, c.unreachable(parent, err)
 	}
 	defer resp.Body.Close()
 	known := min(max(0, resp.ContentLength), answerBytesMax) // an answer of known length is read without growing
@@ -163,7 +206,7 @@ func (c *Client) send(parent context.Context, method, path string, body []byte) 
 		err = errors.New("answer is too large")
 	}
 	if err != nil {
-		return 0, nil, c.unreachable(parent, err)
+		return 0, 0, nil, c.unreachable(parent, err)
 	}
-	return resp.StatusCode, answer, nil
+	return resp.StatusCode, retryAfter(resp), answer, nil
 }

@@ -323,7 +323,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		{"429 of something in between", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(429)
 			fmt.Fprint(w, `{"error":"slow down"}`)
-		}, "house_refused"},
+		}, "rate_limited"},
 		{"a code of the table", func(w http.ResponseWriter, _ *http.Request) {
 			x402.WriteError(w, x402.Errorf("guarantee_conflict", "request id was used"))
 		}, "guarantee_conflict"},

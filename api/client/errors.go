@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/farthing402/farthing/x402"
 )
@@ -24,11 +27,18 @@ func refused(raw []byte, fallback string) error {
 	return &e
 }
 
-// refusal is the error of an answer outside 2xx.
-func (c *Client) refusal(ctx context.Context, status int, body []byte) error {
-	if status/100 == 4 {
-		if err := refused(body, codeOfStatus(status)); err != nil {
-			return err
+// refusal is the error of an answer outside 2xx. wait is how long it asks to wait, 0 if it does not.
+func (c *Client) refusal(ctx context.Context, status int, wait time.Duration, body []byte) error {
+	if status/100 == 4 || status == http.StatusServiceUnavailable {
+		var e *x402.Error
+		if err := refused(body, codeOfStatus(status)); errors.As(err, &e) {
+			if wait > 0 {
+				if e.Details == nil {
+					e.Details = make(map[string]string)
+				}
+				e.Details["retryAfter"] = strconv.Itoa(int(math.Ceil(wait.Seconds())))
+			}
+			return e
 		}
 	}
 	return c.unreachable(ctx, fmt.Errorf("answered %d %s", status, http.StatusText(status)))
@@ -39,8 +49,14 @@ func codeOfStatus(status int) string {
 	switch status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return "malformed_request"
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusUnauthorized:
 		return "unauthorized"
+	case http.StatusForbidden:
+		return "forbidden"
+	case http.StatusTooManyRequests:
+		return "rate_limited"
+	case http.StatusServiceUnavailable:
+		return "house_unreachable"
 	case http.StatusNotFound:
 		return "not_found"
 	}

@@ -142,12 +142,12 @@ type Health struct {
 // Health asks how the clearing house is. One that answers that it is ill has answered: the error is nil, and Status is
 // "fail".
 func (c *Client) Health(ctx context.Context) (h Health, err error) {
-	status, answer, err := c.send(ctx, http.MethodGet, "/core/health", nil)
+	status, wait, answer, err := c.send(ctx, http.MethodGet, "/core/health", "", nil)
 	if err != nil {
 		return Health{}, err
 	}
 	if status != http.StatusOK && status != http.StatusServiceUnavailable {
-		return Health{}, c.refusal(ctx, status, answer)
+		return Health{}, c.refusal(ctx, status, wait, answer)
 	}
 	if err := json.Unmarshal(answer, &h); err != nil || h.Status == "" {
 		return Health{}, c.unreachable(ctx, fmt.Errorf("answered %d without a state", status))

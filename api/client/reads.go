@@ -131,25 +131,25 @@ func (c *Client) Unsettled(ctx context.Context, asset, participant evm.Address, 
 
 // Proof returns a participant's outcome of a cycle with its proof.
 func (c *Client) Proof(ctx context.Context, cycle string, participant evm.Address) (out Proof, err error) {
-	err = c.get(ctx, participantPath(cycle, participant)+"/clearing-proof", &out)
+	err = c.getOwn(ctx, participantPath(cycle, participant)+"/clearing-proof", &out)
 	return out, err
 }
 
 // Action returns the contract call by which a participant settles, collects, or is marked defaulted by anyone.
 func (c *Client) Action(ctx context.Context, cycle string, participant evm.Address, action string) (out Action, err error) {
-	err = c.get(ctx, participantPath(cycle, participant)+"/clearing-action?action="+url.QueryEscape(action), &out)
+	err = c.getOwn(ctx, participantPath(cycle, participant)+"/clearing-action?action="+url.QueryEscape(action), &out)
 	return out, err
 }
 
 // Balance returns a buyer's collateral and what is left of it.
 func (c *Client) Balance(ctx context.Context, user, asset evm.Address) (out Balance, err error) {
-	err = c.get(ctx, "/core/users/"+user.Lower()+"/balance?asset="+asset.Lower(), &out)
+	err = c.getOwn(ctx, "/core/users/"+user.Lower()+"/balance?asset="+asset.Lower(), &out)
 	return out, err
 }
 
 // Guarantee returns an admitted guarantee by its digest.
 func (c *Client) Guarantee(ctx context.Context, digest evm.Hash) (out Guarantee, err error) {
-	err = c.get(ctx, "/core/guarantees/"+digest.String(), &out)
+	err = c.getOwn(ctx, "/core/guarantees/"+digest.String(), &out)
 	return out, err
 }
 

@@ -18,8 +18,8 @@ type balanceView struct {
 	Decimals   uint8        `json:"decimals"`
 	Wallet     money.Amount `json:"wallet"`
 	Collateral money.Amount `json:"collateral"`
-	InUse      string       `json:"inUse,omitempty"`
-	Free       string       `json:"free,omitempty"`
+	InUse      string       `json:"inUse"`
+	Free       string       `json:"free"`
 	Withdrawal money.Amount `json:"withdrawal"`
 	PaidOutAt  string       `json:"withdrawalReadyAt,omitempty"`
 	AutoSettle bool         `json:"autoSettle"`
@@ -27,7 +27,7 @@ type balanceView struct {
 }
 
 func (c *balanceCmd) Run(r *run) error {
-	v, err := r.venue(c.venueFlags)
+	v, err := r.venue(c.venueFlags, r.loginSigner("buyer"))
 	if err != nil {
 		return err
 	}
@@ -60,11 +60,12 @@ func (c *balanceCmd) Run(r *run) error {
 		}
 		b.PaidOutAt = time.Unix(int64(w.When+delay), 0).UTC().Format(time.RFC3339)
 	}
-	use := ""
-	if held, err := v.House.Balance(r.ctx, key, v.Token.Address); err == nil { // only development mode tells without a login
-		b.InUse, b.Free = held.Exposure.String(), held.Headroom.String()
-		use = ", " + v.format(held.Exposure) + " in use, " + v.format(held.Headroom) + " free"
+	held, err := v.House.Balance(r.ctx, key, v.Token.Address)
+	if err != nil {
+		return err
 	}
+	b.InUse, b.Free = held.Exposure.String(), held.Headroom.String()
+	use := ", " + v.format(held.Exposure) + " in use, " + v.format(held.Headroom) + " free"
 	waiting := ""
 	if b.PaidOutAt != "" {
 		waiting = "withdrawal  " + v.format(b.Withdrawal) + ", to be paid out from " + b.PaidOutAt + "\n"

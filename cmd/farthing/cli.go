@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/farthing402/farthing/evm"
 )
 
 // cli is the command line. Flags that mean the same everywhere stand here, so they mean the same everywhere.
@@ -59,6 +61,8 @@ type run struct {
 	ctx context.Context
 	cli *cli
 	log *slog.Logger
+
+	opened *evm.PrivateKey // the key of --key, once its passphrase was given
 }
 
 // Main parses args, runs the verb and returns the exit code.

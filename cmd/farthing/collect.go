@@ -23,7 +23,7 @@ type collectCmd struct {
 }
 
 func (c *collectCmd) Run(r *run) error {
-	v, err := r.venue(c.venueFlags)
+	v, err := r.venue(c.venueFlags, r.loginSigner("seller"))
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ type settleCmd struct {
 }
 
 func (c *settleCmd) Run(r *run) error {
-	v, err := r.venue(c.venueFlags)
+	v, err := r.venue(c.venueFlags, r.loginSigner("buyer"))
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ type cycleCmd struct {
 }
 
 func (c *cycleCmd) Run(r *run) error {
-	v, err := r.venue(c.venueFlags)
+	v, err := r.venue(c.venueFlags, nil)
 	if err != nil {
 		return err
 	}

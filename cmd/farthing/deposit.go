@@ -15,7 +15,7 @@ type depositCmd struct {
 }
 
 func (c *depositCmd) Run(r *run) error {
-	v, err := r.venue(c.venueFlags)
+	v, err := r.venue(c.venueFlags, nil)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ type withdrawCmd struct {
 }
 
 func (c *withdrawCmd) Run(r *run) error {
-	v, err := r.venue(c.venueFlags)
+	v, err := r.venue(c.venueFlags, nil)
 	if err != nil {
 		return err
 	}

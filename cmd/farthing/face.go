@@ -23,7 +23,7 @@ func (h *house) openFace(ctx context.Context, operator evm.Address) error {
 		h.Desk.Client = h.Client
 		specs = []deskSpec{h.Desk}
 	}
-	own, err := client.New("http://clearing-house", client.WithHTTPClient(&http.Client{Transport: inProcess{h.core(true)}}))
+	own, err := client.New("http://clearing-house", client.WithHTTPClient(&http.Client{Transport: inProcess{h.inside()}}))
 	if err != nil {
 		return err
 	}

@@ -231,7 +231,7 @@ func (c *getCmd) payer(r *run) (p *payer.Payer, done func(), err error) {
 	if offline := c.Receipt != ""; !offline {
 		urls := c.RPCURL
 		if r.cli.Dev {
-			v, err := r.venue(venueFlags{Asset: "USDC"})
+			v, err := r.venue(venueFlags{Asset: "USDC"}, key)
 			if err != nil {
 				return nil, nil, err
 			}

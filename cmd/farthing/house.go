@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/farthing402/farthing/api"
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
@@ -36,6 +35,8 @@ type houseConfig struct {
 	Log        *slog.Logger
 	// WebhooksPrivate sends webhooks also where only this machine's own network leads; in development they always are.
 	WebhooksPrivate bool
+
+	Front houseFront // how it is reached, by whom, and how much they may ask for
 
 	// Desk lets the house settle transfers too, beside its own routes, if it has lanes. They are not the operator's account.
 	Desk      deskSpec
@@ -97,6 +98,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	}
 	h.House, err = clearing.New(clearing.Config{
 		Book: h.Store.Clearing(), Chain: calls{contracts, c.Operator.Address()}, Deployment: c.Deployment.guarantees(), Authority: c.Authority,
+		Rules: guarantee.Rules{EIP191: c.Front.EIP191}, MembersOnly: c.Front.MembersOnly,
 	})
 	if err != nil {
 		return nil, err
@@ -124,8 +126,12 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	}
 	h.URL = "http://" + h.listener.Addr().String()
 	h.Node = nodeName(h.listener.Addr())
+	core, err := h.core(ctx)
+	if err != nil {
+		return nil, err
+	}
 	h.server = &http.Server{
-		Handler:           h.handler(h.core(c.Dev)),
+		Handler:           h.handler(core),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
@@ -189,15 +195,6 @@ func nodeName(at net.Addr) string {
 		return host
 	}
 	return host + ":" + port
-}
-
-// core makes the routes of the clearing house. open serves without a login also what needs one.
-func (h *house) core(open bool) http.Handler {
-	return api.New(api.Config{
-		House: h.House, Tokens: h.Deployment.Assets, RPCURL: h.RPC, Dev: open, Now: h.Now, Log: h.Log,
-		Ready: h.certifies, Webhooks: h.Webhooks,
-		Health: api.Health{DB: h.readable, Chain: h.healthy, Node: func() (string, bool) { return h.Node, h.leads.Load() }},
-	})
 }
 
 func (h *house) close() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -106,6 +107,9 @@ func (r *run) newKeyFile(file string) (path string, pass []byte, err error) {
 
 // signer opens the key that --key names. Development keys are made when first asked for; see devKey.
 func (r *run) signer() (*evm.PrivateKey, error) {
+	if r.opened != nil {
+		return r.opened, nil
+	}
 	path, err := r.keyPath(r.cli.Key)
 	if err != nil {
 		return nil, err
@@ -121,6 +125,7 @@ func (r *run) signer() (*evm.PrivateKey, error) {
 	if err != nil {
 		return nil, keyFault(path, err)
 	}
+	r.opened = key
 	return key, nil
 }
 
@@ -234,4 +239,32 @@ func (r *run) ownKey(role string) (*evm.PrivateKey, error) {
 		return key, err
 	}
 	return r.signer()
+}
+
+// loginSigner is ownKey that is opened when a login is signed, so that nobody is asked for a passphrase before it is needed.
+// It is nil for who has no key.
+func (r *run) loginSigner(role string) evm.Signer {
+	address, err := r.ownAddress(role)
+	if err != nil {
+		return nil
+	}
+	return loginSigner{r, role, address}
+}
+
+type loginSigner struct {
+	run     *run
+	role    string
+	address evm.Address
+}
+
+// Address implements [evm.Signer].
+func (s loginSigner) Address() evm.Address { return s.address }
+
+// Sign implements [evm.Signer].
+func (s loginSigner) Sign(ctx context.Context, digest evm.Hash) (evm.Signature, error) {
+	key, err := s.run.ownKey(s.role)
+	if err != nil {
+		return evm.Signature{}, err
+	}
+	return key.Sign(ctx, digest)
 }

@@ -155,7 +155,7 @@ func (c *payCmd) payer(r *run) (p *payer.Payer, done func(), err error) {
 	config.Key = key
 	urls := c.RPCURL
 	if r.cli.Dev && c.Receipt == "" {
-		v, err := r.venue(venueFlags{Asset: "USDC"})
+		v, err := r.venue(venueFlags{Asset: "USDC"}, key)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -13,6 +13,7 @@ type serveCmd struct {
 	BLS        string `name:"bls" help:"Certificate key file; default bls.json in farthing's folder." placeholder:"FILE"`
 	Listen     string `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
 	Depth      int    `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
+	houseFront
 	deskFlags
 
 	WebhooksPrivate bool `name:"webhooks-private" help:"Send webhooks also over plain HTTP and to addresses that are not public."`
@@ -68,7 +69,7 @@ func (c *serveCmd) Run(r *run) error {
 		return err
 	}
 	h, err := openHouse(r.ctx, houseConfig{
-		Desk: deskSpec{On: deskChain(all, d), Lanes: lanes}, DeskFlags: c.deskFlags,
+		Desk: deskSpec{On: deskChain(all, d), Lanes: lanes}, DeskFlags: c.deskFlags, Front: c.houseFront,
 		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: depthOf(on, c.Depth),
 		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log, WebhooksPrivate: c.WebhooksPrivate,
 	})
@@ -131,7 +132,7 @@ func (c *serveCmd) announce(r *run, h *house) error {
 		}
 	}
 	if h.Dev {
-		r.say("development money is not real, and balances are shown to anyone who asks")
+		r.say("development money is not real")
 	}
 	if s.Challenge < 86400 && !h.Dev {
 		r.say("warning     the challenge window is shorter than a day: you trust the sequencer not to be down or to censor for %s", seconds(s.Challenge))

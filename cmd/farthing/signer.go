@@ -44,7 +44,7 @@ func (r *run) setSigner(f venueFlags, address string, on bool) error {
 	if err != nil || key.IsZero() {
 		return misuse("%q is no address", address)
 	}
-	v, err := r.venue(f)
+	v, err := r.venue(f, nil)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (r *run) setSigner(f venueFlags, address string, on bool) error {
 }
 
 func (c *signerListCmd) Run(r *run) error {
-	v, err := r.venue(c.venueFlags)
+	v, err := r.venue(c.venueFlags, nil)
 	if err != nil {
 		return err
 	}

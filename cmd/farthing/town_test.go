@@ -181,7 +181,9 @@ func depositOf(d deployment, token evm.Address, amount money.Amount) []evm.Call 
 	return calls
 }
 
-func (w *town) api() *client.Client { return must(client.New(w.houseURL()))(w.t) }
+func (w *town) api() *client.Client {
+	return must(client.New(w.houseURL(), client.WithSigner(devOperator())))(w.t)
+}
 
 // open opens the clearing house's book in this process; the one that serves it must have ended.
 func (w *town) open() *house {

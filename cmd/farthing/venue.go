@@ -40,8 +40,8 @@ func (v *venue) format(a money.Amount) string {
 	return money.Format(a, v.Token.Decimals, symbol)
 }
 
-// venue connects to what the flags name.
-func (r *run) venue(f venueFlags) (v *venue, err error) {
+// venue connects to what the flags name. who signs in where a login is wanted; nil reads what is public.
+func (r *run) venue(f venueFlags, who evm.Signer) (v *venue, err error) {
 	url := f.ClearingHouse
 	if r.cli.Dev {
 		s, err := r.findDev()
@@ -57,7 +57,11 @@ func (r *run) venue(f venueFlags) (v *venue, err error) {
 		return nil, misuse("which clearing house?").hint("--clearing-house URL, or FARTHING_CLEARING_HOUSE; --dev for the one on this machine")
 	}
 	v = &venue{}
-	if v.House, err = client.New(url); err != nil {
+	var options []client.Option
+	if who != nil {
+		options = append(options, client.WithSigner(who))
+	}
+	if v.House, err = client.New(url, options...); err != nil {
 		return nil, err
 	}
 	if v.Params, err = v.House.Params(r.ctx); err != nil {

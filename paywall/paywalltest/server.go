@@ -197,7 +197,7 @@ func (s *Server) openHouse(chainID uint64) {
 	for range depth + 1 {
 		s.must("follow the chain", s.beat(1))
 	}
-	s.house = httptest.NewServer(api.New(api.Config{House: s.House, Tokens: []network.Token{s.Token}, Dev: true, Now: s.Now}))
+	s.house = httptest.NewServer(api.New(api.Config{House: s.House, Tokens: []network.Token{s.Token}, Now: s.Now}))
 }
 
 // openFacilitator starts who settles transfers, and lets Permit2 move the buyer's tokens, as upto needs it.
