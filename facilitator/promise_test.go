@@ -77,7 +77,7 @@ func newFront(t *testing.T, o frontOptions) *front {
 		}
 	}
 	tokens := []network.Token{{Symbol: "USDC", Address: schedule.Asset, Decimals: 6}}
-	f.api = httptest.NewServer(api.New(api.Config{House: f.house, Tokens: tokens, Dev: !o.closed, Now: now}))
+	f.api = httptest.NewServer(api.New(api.Config{House: f.house, Tokens: tokens, Inside: !o.closed, Now: now}))
 	t.Cleanup(f.api.Close)
 	c, err := client.New(f.api.URL)
 	if err != nil {
