@@ -167,8 +167,8 @@ type Statement struct {
 
 	Position *Position // nil until the cycle is netted
 	Entries  []Entry   // out before in, each ascending by digest
-	Root        evm.Hash
-	Hash        evm.Hash // what the participant's position is posted with; preliminary until the cycle is netted
+	Root     evm.Hash
+	Hash     evm.Hash // what the participant's position is posted with; preliminary until the cycle is netted
 }
 
 // newStatement sorts entries and sums them up.
