@@ -253,14 +253,14 @@ func TestClearingHouseAway(t *testing.T) {
 
 	t.Run("silent", func(t *testing.T) {
 		payment := w.steal(buyer, "/quote/SILENT")
-		check(t, w.house.cmd.Process.Signal(syscall.SIGSTOP))
+		check(t, w.nodes[0].cmd.Process.Signal(syscall.SIGSTOP))
 		refuse(t, payment, "/quote/SILENT")
-		check(t, w.house.cmd.Process.Signal(syscall.SIGCONT))
+		check(t, w.nodes[0].cmd.Process.Signal(syscall.SIGCONT))
 		serve(t, payment, "/quote/SILENT")
 	})
 	t.Run("gone", func(t *testing.T) {
 		payment := w.steal(buyer, "/quote/GONE")
-		w.house.kill()
+		w.nodes[0].kill()
 		refuse(t, payment, "/quote/GONE")
 		if got := w.show("GET", "/health", nil); got.status != http.StatusOK {
 			t.Errorf("a free route: %d", got.status)
@@ -268,17 +268,17 @@ func TestClearingHouseAway(t *testing.T) {
 		if got := w.show("GET", "/quote/GONE", nil); got.status != http.StatusPaymentRequired {
 			t.Errorf("the price: %d %s", got.status, got.text)
 		}
-		w.startHouse()
+		w.startNode(0)
 		serve(t, payment, "/quote/GONE")
 	})
 	t.Run("gone when the gate starts", func(t *testing.T) {
 		payment := w.steal(buyer, "/quote/LATE")
 		check(t, w.gate.interrupt())
-		w.house.kill()
+		w.nodes[0].kill()
 		w.startGate()
 		w.expect(w.gate, `^warning  .*what cannot be taken is not offered, or refused, until that is mended$`)
 		refuse(t, payment, "/quote/LATE")
-		w.startHouse()
+		w.startNode(0)
 		serve(t, payment, "/quote/LATE")
 	})
 	t.Run("the server behind is gone", func(t *testing.T) {

@@ -33,6 +33,7 @@ type houseConfig struct {
 	Dev        bool
 	Now        func() time.Time
 	Log        *slog.Logger
+	Story      func(format string, args ...any) // for the operator's eyes: who leads; nil is silent
 	// WebhooksPrivate sends webhooks also where only this machine's own network leads; in development they always are.
 	WebhooksPrivate bool
 
@@ -69,6 +70,9 @@ type house struct {
 
 func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	h = &house{houseConfig: c}
+	if h.Story == nil {
+		h.Story = func(string, ...any) {}
+	}
 	begun := h // a return of nil, err empties h
 	defer func() {
 		if err != nil {

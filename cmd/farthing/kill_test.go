@@ -40,7 +40,29 @@ func killUnderLoad(t *testing.T, victim string) {
 	if heavy {
 		purchases, kills = 3000, 40
 	}
-	w := newTown(t, "routes:\n  GET /slow: $0.0003\n")
+	w := newTown(t, slowPrices)
+	w.underLoad(purchases, kills, func() {
+		if victim != "gate" {
+			w.nodes[0].kill()
+		}
+		if victim != "serve" {
+			w.gate.kill()
+		}
+		if victim != "gate" {
+			w.startNode(0)
+		}
+		if victim != "serve" {
+			w.startGate()
+		}
+	})
+}
+
+const slowPrices = "routes:\n  GET /slow: $0.0003\n"
+
+// underLoad has buyers make purchases, kills again and again meanwhile, and in the end holds all books against each other.
+func (w *town) underLoad(purchases, kills int, kill func()) {
+	t := w.t
+	t.Helper()
 	buyers := w.customers(3, &http.Transport{MaxIdleConnsPerHost: 8})
 
 	// Each purchase has a URL of its own, so that the server behind the gate sees what was done for it, and how often.
@@ -64,20 +86,7 @@ func killUnderLoad(t *testing.T, victim string) {
 			}
 		})
 	}
-	amid(t, w.run.ctx, progress, &finished, purchases, kills, func() {
-		if victim != "gate" {
-			w.house.kill()
-		}
-		if victim != "serve" {
-			w.gate.kill()
-		}
-		if victim != "gate" {
-			w.startHouse()
-		}
-		if victim != "serve" {
-			w.startGate()
-		}
-	})
+	amid(t, w.run.ctx, progress, &finished, purchases, kills, kill)
 	wg.Wait()
 	for _, b := range buyers { // a buyer that was left in doubt asks again, which pays nothing twice
 		resolve(t, w, b)
@@ -263,7 +272,9 @@ func (w *town) compare(buyers []*customer, urls []string) {
 	}) {
 		t.Error("the cycles do not get on")
 	}
-	check(t, w.house.interrupt())
+	for _, node := range w.nodes {
+		check(t, node.interrupt())
+	}
 	h = w.open()
 	check(t, h.House.Check(ctx))
 	cycles = must(h.House.Cycles(ctx, w.token.Address, 0))(t)

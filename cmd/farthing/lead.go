@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm/chain"
+	"github.com/farthing402/farthing/store"
 )
 
 const (
@@ -27,12 +29,16 @@ const (
 // then the book keeps them apart: a block is applied once, a cycle moves by comparing, a call is asked for under its name, and
 // two calls never hold one nonce.
 func (h *house) lead(ctx context.Context) {
+	var away atomic.Pointer[string] // why there is no leader to be; health says it of the database
 	for ctx.Err() == nil {
-		err := h.Store.Lead(ctx, "house", leadTime, h.term)
+		err := h.Store.Lead(ctx, "house", leadTime, func(ctx context.Context) error {
+			h.note(&away, "lead", nil)
+			return h.term(ctx)
+		})
 		if ctx.Err() != nil {
 			return
 		}
-		h.note(&h.trouble, "lead", err)
+		h.note(&away, "lead", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(beat):
@@ -42,17 +48,22 @@ func (h *house) lead(ctx context.Context) {
 
 // term is this node's time as the leader.
 func (h *house) term(ctx context.Context) error {
-	h.Log.Info("this node leads", "node", h.Node, "database", h.Store.Name())
+	h.Story("leads       %s, from %s on", h.Node, h.Now().UTC().Format(time.TimeOnly))
 	h.Sender = h.newSender() // what an earlier term saw of the chain may have changed meanwhile
 	h.leads.Store(true)
-	defer h.leads.Store(false)
+	defer func() {
+		h.leads.Store(false)
+		h.trouble.Store(nil) // it is another's now
+	}()
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for {
 		h.beat(ctx)
 		select {
 		case <-ctx.Done():
-			h.Log.Info("this node leads no more", "node", h.Node, "why", context.Cause(ctx))
+			if errors.Is(context.Cause(ctx), store.ErrLost) {
+				h.Story("leads       not %s any more: %v", h.Node, context.Cause(ctx))
+			}
 			return nil
 		case <-ticker.C:
 		}

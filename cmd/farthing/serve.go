@@ -71,7 +71,7 @@ func (c *serveCmd) Run(r *run) error {
 	h, err := openHouse(r.ctx, houseConfig{
 		Desk: deskSpec{On: deskChain(all, d), Lanes: lanes}, DeskFlags: c.deskFlags, Front: c.houseFront,
 		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: depthOf(on, c.Depth),
-		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log, WebhooksPrivate: c.WebhooksPrivate,
+		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log, Story: r.say, WebhooksPrivate: c.WebhooksPrivate,
 	})
 	if err != nil {
 		return err
@@ -117,7 +117,7 @@ func (c *serveCmd) announce(r *run, h *house) error {
 	seconds := func(n uint32) string { return (time.Duration(n) * time.Second).String() }
 	r.say("clearing house at %s, operator %s, %s on %s", h.URL, d.Operator, d.Assets[0].Symbol, d.Network)
 	if h.Store.Served() {
-		r.say("node        %s on %s; of the nodes there, one leads, and says so in its log and at /core/health", h.Node, h.Store.Name())
+		r.say("node        %s on %s; of the nodes there, one leads", h.Node, h.Store.Name())
 	} else {
 		r.say("book        %s, of this process alone", h.Store.Name())
 	}

@@ -23,26 +23,31 @@ import (
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
 	"github.com/farthing402/farthing/payer"
+	"github.com/farthing402/farthing/store"
 )
 
 // town is a chain, a clearing house and a gate, each a process of its own that can be killed and started again where it
-// was. The server behind the gate and the buyers live in the test, which sees what they see.
+// was. The server behind the gate and the buyers live in the test, which sees what they see. The clearing house may be
+// several nodes on one database, behind a balancer.
 type town struct {
-	t           *testing.T
-	run         *run
-	dir         string
-	chain       *process
-	rpc         string
-	deployment  deployment
-	authority   *guarantee.Authority
-	client      *chain.Client
-	token       network.Token
-	shop        *upstream
-	seller      *evm.PrivateKey
-	houseListen string
-	gateListen  string
+	t          *testing.T
+	run        *run
+	dir        string
+	chain      *process
+	rpc        string
+	deployment deployment
+	authority  *guarantee.Authority
+	client     *chain.Client
+	token      network.Token
+	shop       *upstream
+	seller     *evm.PrivateKey
+	book       string // file of the clearing house, or URL of its database
+	nodeListen []string
+	balancer   *balancer // nil: there is one node
+	gateListen string
 
-	house, gate *process
+	nodes []*process
+	gate  *process
 }
 
 // testRun is what verbs run in, for tests that call what a verb calls.
@@ -63,8 +68,14 @@ var townTimes = times{chain.Schedule{Length: 6, Cutoff: 6, Post: 20, Challenge: 
 
 func newTown(t *testing.T, prices string) *town {
 	t.Helper()
+	return newTownOf(t, prices, "house.db", 1)
+}
+
+// newTownOf is a town whose clearing house has so many nodes on a database.
+func newTownOf(t *testing.T, prices, book string, nodes int) *town {
+	t.Helper()
 	dir := t.TempDir()
-	w := &town{t: t, dir: dir, run: testRun(t, filepath.Join(dir, "home")), token: mustChain("dev").Dollars()[0]}
+	w := &town{t: t, dir: dir, book: book, nodes: make([]*process, nodes), run: testRun(t, filepath.Join(dir, "home")), token: mustChain("dev").Dollars()[0]}
 	w.chain = w.start(nil, "devchain", "--listen", "127.0.0.1:0")
 	w.rpc = w.expect(w.chain, `development chain 31337 at (http://\S+),`)
 	w.client = must(chain.Dial(w.run.ctx, w.rpc))(t)
@@ -74,8 +85,16 @@ func newTown(t *testing.T, prices string) *town {
 		RPC: w.rpc, File: filepath.Join(dir, "deployment.json"), Deployer: devOperator(), Operator: devOperator().Address(),
 		Authority: w.authority, Chain: mustChain("dev"), Times: townTimes,
 	}))(t)
-	w.houseListen, w.gateListen = must(freeAddress())(t), must(freeAddress())(t)
-	w.startHouse()
+	w.gateListen = must(freeAddress())(t)
+	for range nodes {
+		w.nodeListen = append(w.nodeListen, must(freeAddress())(t))
+	}
+	if nodes > 1 {
+		w.balancer = newBalancer(t, w.nodeListen)
+	}
+	for i := range nodes {
+		w.startNode(i)
+	}
 	w.shop = must(openUpstream("127.0.0.1:0"))(t)
 	t.Cleanup(w.shop.close)
 	keyFile := filepath.Join(dir, "seller.json")
@@ -105,11 +124,11 @@ func (w *town) expect(p *process, pattern string) string {
 	return match[len(match)-1]
 }
 
-func (w *town) startHouse() {
+func (w *town) startNode(i int) {
 	w.t.Helper()
-	p := w.start(nil, "serve", "--rpc-url", w.rpc, "--deployment", "deployment.json", "--bls", "bls.json", "--book", "house.db", "--listen", w.houseListen)
+	p := w.start(nil, "serve", "--rpc-url", w.rpc, "--deployment", "deployment.json", "--bls", "bls.json", "--book", w.book, "--listen", w.nodeListen[i])
 	w.expect(p, `^\{"chainId":31337`)
-	w.house = p
+	w.nodes[i] = p
 }
 
 func (w *town) startGate() {
@@ -120,7 +139,13 @@ func (w *town) startGate() {
 	w.gate = p
 }
 
-func (w *town) houseURL() string { return "http://" + w.houseListen }
+func (w *town) houseURL() string {
+	if w.balancer != nil {
+		return "http://" + w.balancer.address
+	}
+	return "http://" + w.nodeListen[0]
+}
+
 func (w *town) url(path string) string {
 	return "http://" + w.gateListen + path
 }
@@ -185,11 +210,15 @@ func (w *town) api() *client.Client {
 	return must(client.New(w.houseURL(), client.WithSigner(devOperator())))(w.t)
 }
 
-// open opens the clearing house's book in this process; the one that serves it must have ended.
+// open opens the clearing house's book in this process; those that serve it must have ended.
 func (w *town) open() *house {
 	w.t.Helper()
+	book := w.book
+	if !store.Served(book) {
+		book = filepath.Join(w.dir, book)
+	}
 	h := must(openHouse(w.run.ctx, houseConfig{
-		RPC: w.rpc, Deployment: w.deployment, Operator: devchain.Accounts()[0], Authority: w.authority, Book: filepath.Join(w.dir, "house.db"),
+		RPC: w.rpc, Deployment: w.deployment, Operator: devchain.Accounts()[0], Authority: w.authority, Book: book,
 		Depth: 1, Listen: "127.0.0.1:0", Dev: true, Now: time.Now, Log: w.run.log,
 	}))(w.t)
 	w.t.Cleanup(h.close)

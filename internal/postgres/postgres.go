@@ -159,17 +159,40 @@ func (s *Server) pid() (int, error) {
 	return strconv.Atoi(line)
 }
 
-// Restart starts a server again that was killed, and returns when it has recovered.
+// Restart starts a server again that was killed, and returns when it has recovered. A server does not start beside processes
+// of one that is gone, which end by themselves.
 func (s *Server) Restart() error {
-	// A server does not start beside processes of one that is gone; they end by themselves.
-	var err error
-	for range 20 {
-		_ = os.Remove(filepath.Join(s.folder, "data", "postmaster.pid"))
-		if err = s.run(); err == nil {
-			return nil
+	data := filepath.Join(s.folder, "data")
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
+		left, err := processesIn(data)
+		if err != nil {
+			return err
+		}
+		if left == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d processes of the killed server do not end", left)
 		}
 	}
-	return err
+	// What it locked names a process that is gone, or that nobody has buried.
+	for _, lock := range []string{filepath.Join(data, "postmaster.pid"), filepath.Join(s.folder, ".s.PGSQL.5432.lock")} {
+		if err := os.Remove(lock); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	return s.run()
+}
+
+// processesIn counts the processes whose working folder is dir, as the server's is its data.
+func processesIn(dir string) (n int, err error) {
+	all, err := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, cwd := range all {
+		if at, err := os.Readlink(cwd); err == nil && at == dir {
+			n++
+		}
+	}
+	return n, err
 }
 
 // Create makes an empty database, and returns its URL and how it is dropped. It is a schema in the server's one database,
