@@ -193,13 +193,13 @@ func (h *House) holdFor(v *view, group []*admission) error {
 		if _, _, err := h.openCycle(v, c.Asset, unix(it.now)); err != nil {
 			return err
 		}
-		for _, digest := range it.Cover[:min(len(it.Cover), CoverMax)] {
+		for _, digest := range it.cover() {
 			g, found, err := v.tx.GuaranteeByDigest(digest)
 			if err != nil {
 				return err
 			}
-			if found {
-				accounts = append(accounts, AccountKey{g.Signed.Claims.Payer, g.Signed.Claims.Asset})
+			if owed := g.Signed.Claims; found && owed.Payee == c.Payer {
+				accounts = append(accounts, AccountKey{owed.Payer, owed.Asset})
 			}
 		}
 	}
@@ -257,9 +257,9 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 	}
 	locked, free := c.Amount, account.Headroom()
 	var pledges []pledge
-	if short, ok := c.Amount.Sub(free); ok && !short.IsZero() && len(it.Cover) > 0 {
+	if short, ok := c.Amount.Sub(free); ok && !short.IsZero() {
 		var backed money.Amount
-		if pledges, backed, err = h.cover(v.tx, it, cycle.Ref, short); err != nil {
+		if pledges, backed, err = findCover(v.tx, it, cycle.Ref, short); err != nil {
 			return g, false, nil, err
 		}
 		locked, _ = c.Amount.Sub(backed)
@@ -271,8 +271,11 @@ func (h *House) admit(v *view, wallets map[evm.Address]Wallet, it *admission) (g
 		}, nil
 	}
 	v.changed(account)
-	if err := v.take(pledges); err != nil {
-		return g, false, nil, err
+	for _, p := range pledges {
+		all, _ := p.claim.Pledged.Add(p.amount) // at most what is payable
+		if err := v.tx.PledgeGuarantee(p.claim.Digest, all); err != nil {
+			return g, false, nil, err
+		}
 	}
 	if isNew {
 		v.putCycle(cycle)

@@ -19,8 +19,6 @@ const CoverMax = 256
 // The cycle then nets to what the collateral covers. For each participant, net debit ≤ out − in ≤ out − backed = locked,
 // because in ≥ pledged ≥ backed, and what is locked is at most its collateral. A claim that is backed itself backs
 // nothing, so that at the end of every refund there is collateral.
-//
-// Only a refund that needs claims looks at them, and at the rows of those who owe them.
 
 // Locked is the part of what is payable that stands against the payer's collateral.
 func (g Guarantee) Locked() money.Amount {
@@ -46,14 +44,20 @@ type pledge struct {
 	amount money.Amount
 }
 
-// cover looks for claims that back what a refund is short of, in the order in which they are named. The error is the
-// store's; what is found may come to less.
-func (h *House) cover(tx Tx, it *admission, c CycleRef, short money.Amount) (pledges []pledge, sum money.Amount, err error) {
+// cover are the claims that may back what an item asks for: of none but a refund, which alone pays for the look-up and for
+// holding the rows of those who owe them.
+func (it *admission) cover() []evm.Hash {
 	if _, refund := guarantee.RefundOf(it.Signed.Claims.ReqID); !refund || it.Signed.Claims.Policy != nil || len(it.Cover) > CoverMax {
-		return nil, sum, nil
+		return nil
 	}
-	named := make(map[evm.Hash]bool, len(it.Cover))
-	for _, digest := range it.Cover {
+	return it.Cover
+}
+
+// findCover looks for claims that back what a refund is short of, in the order in which they are named. What is found may
+// come to less.
+func findCover(tx Tx, it *admission, c CycleRef, short money.Amount) (pledges []pledge, sum money.Amount, err error) {
+	named := make(map[evm.Hash]bool)
+	for _, digest := range it.cover() {
 		if sum == short {
 			break
 		}
@@ -75,20 +79,6 @@ func (h *House) cover(tx Tx, it *admission, c CycleRef, short money.Amount) (ple
 		}
 	}
 	return pledges, sum, nil
-}
-
-// take marks claims as pledged. Their payers' rows are held while that is written, as a note to one of them would.
-func (v *view) take(pledges []pledge) error {
-	for _, p := range pledges {
-		if _, err := v.account(p.claim.Signed.Claims.Payer, p.claim.Cycle.Asset); err != nil {
-			return err
-		}
-		all, _ := p.claim.Pledged.Add(p.amount) // at most what is payable
-		if err := v.tx.PledgeGuarantee(p.claim.Digest, all); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // backPositions writes into a cycle's positions what of each is backed, and proves that claims of the participant's back it.
