@@ -12,6 +12,7 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/purchase"
 	"github.com/farthing402/farthing/x402"
 )
 
@@ -29,6 +30,8 @@ type Purchase struct {
 	Signed      money.Amount // most that it could have cost
 	Charged     money.Amount // what it costs; 0 unless State is Charged
 	Digest      evm.Hash     // of what was signed: names a guarantee at its clearing house
+	Credit      money.Amount // what came out of credit that the seller kept, beside Charged
+	Returned    *Returned    // what was given back; nil if nothing was, as far as the payer was told
 	Code        string       // why it is void, or not known
 	Transaction string       // hash of the transaction that paid, as the receipt names it; empty if none
 	Bundle      *Bundle      // that was bought or drawn from; nil if none
@@ -44,21 +47,49 @@ type Purchase struct {
 
 // String is one line for a person.
 func (r Purchase) String() string {
-	sum := money.Format(r.Charged, r.Asset.Decimals, "$")
+	show := func(a money.Amount) string { return money.Format(a, r.Asset.Decimals, "$") }
 	switch r.State {
 	case Charged:
-		line := fmt.Sprintf("paid %s to %s by %s · purchase %s", sum, r.Payee.Short(), r.Way, r.ID)
+		line := fmt.Sprintf("paid %s to %s by %s", show(r.Charged), r.Payee.Short(), r.Way)
+		switch {
+		case !r.Credit.IsZero() && r.Charged.IsZero():
+			line = fmt.Sprintf("paid %s to %s out of credit", show(r.Credit), r.Payee.Short())
+		case !r.Credit.IsZero():
+			line += fmt.Sprintf(", and %s out of credit", show(r.Credit))
+		}
+		line += " · purchase " + r.ID
 		if r.Transaction != "" {
 			line += " · tx " + r.Transaction
 		}
 		if r.Bundle != nil {
 			line += " · " + r.Bundle.String()
 		}
-		return line
+		return line + r.returned()
 	case Void:
-		return fmt.Sprintf("not charged by %s · purchase %s", r.Payee.Short(), r.ID)
+		return fmt.Sprintf("not charged by %s · purchase %s", r.Payee.Short(), r.ID) + r.returned()
 	}
 	return fmt.Sprintf("not confirmed: %s to %s by %s · purchase %s", money.Format(r.Signed, r.Asset.Decimals, "$"), r.Payee.Short(), r.Way, r.ID)
+}
+
+// returned says what came back, for a person; empty if nothing did.
+func (r Purchase) returned() string {
+	if r.Returned == nil {
+		return ""
+	}
+	line := " · returned"
+	if !r.Returned.Done {
+		line = " · to be returned:"
+	}
+	if !r.Returned.Amount.IsZero() {
+		line += " " + money.Format(r.Returned.Amount, r.Asset.Decimals, "$")
+	}
+	switch r.Returned.Kind {
+	case string(purchase.ByReturn):
+		return line + " by guarantee" // of what was promised
+	case string(purchase.ByCredit):
+		return line + " as credit"
+	}
+	return line + " by " + r.Returned.Kind
 }
 
 type recordKey struct{}
@@ -73,7 +104,7 @@ type record struct {
 func (r *record) settle(ctx context.Context, receipt *x402.SettleResponse) {
 	r.mu.Lock()
 	r.row.settle(receipt, r.payer.Now())
-	r.payer.moved(ctx, &r.row)
+	r.payer.confirm(ctx, &r.row)
 	row := r.row
 	r.mu.Unlock()
 	r.payer.write(row)
@@ -133,6 +164,7 @@ func (r row) receipt() Purchase {
 		ID: r.ID, State: r.State, At: r.At, Method: r.Method, URL: r.URL, Way: r.wayName(), Network: r.Network,
 		Asset: money.Asset{Symbol: r.Symbol, Decimals: r.Decimals, Dollar: true}, Address: r.Asset, Payee: r.Payee,
 		Signed: r.Amount, Charged: r.Charged, Digest: r.Digest, Code: r.Code, Proven: r.Proven, Transaction: r.Tx, Assumed: r.assumed(),
+		Credit: r.Credit, Returned: r.Returned,
 	}
 	var w x402.SettleResponse
 	if len(r.Receipt) == 0 || json.Unmarshal(r.Receipt, &w) != nil || len(w.Certificate) == 0 {

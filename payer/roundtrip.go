@@ -599,7 +599,7 @@ func (p *Payer) conclude(req *http.Request, r row, out outcome) (*http.Response,
 		p.write(r)
 	case ok:
 		r.settle(&receipt, p.Now())
-		p.moved(ctx, &r)
+		p.confirm(ctx, &r)
 		p.write(r)
 	case r.State != Charged || out.said.Code == "payment_void" && r.assumed():
 		p.void(&r, false, out.said.Code)

@@ -67,8 +67,11 @@ type row struct {
 	Charged money.Amount    `json:"charged"`
 	Proven  bool            `json:"proven,omitempty"` // what was not charged cannot be: it never left, or the payee signed so
 	Code    string          `json:"code,omitempty"`   // why it is void or not known
+	Credit  money.Amount    `json:"credit,omitzero"`  // that paid besides, by the seller's word
 	Receipt json.RawMessage `json:"receipt,omitempty"`
-	DoneAt  *time.Time      `json:"doneAt,omitempty"`
+
+	Returned *Returned  `json:"returned,omitempty"`
+	DoneAt   *time.Time `json:"doneAt,omitempty"`
 }
 
 // promised is the most that the purchase can cost, scaled as budgets are.
@@ -121,6 +124,10 @@ func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
 		r.State, r.Charged, r.Code = Void, money.Amount{}, clip(receipt.ErrorReason)
 	case err == nil:
 		r.Charged = money.Amount{}
+	}
+	var credit money.Amount
+	if raw := receipt.Extra["credit"]; len(raw) > 0 && json.Unmarshal(raw, &credit) == nil && !less(r.Amount, r.Charged).Less(credit) {
+		r.Credit = credit
 	}
 	r.Proven = r.Charged == r.Amount // nothing was given back
 	if w, ok := r.way(); ok && !r.Proven {

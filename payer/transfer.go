@@ -344,7 +344,7 @@ func (p *Payer) bring(ctx context.Context, r row, again bool) (Purchase, error) 
 		}
 		r.settle(&answer, p.Now())
 	}
-	p.moved(ctx, &r)
+	p.confirm(ctx, &r)
 	p.write(r)
 	if r.State == Charged {
 		return p.receipt(r), nil

@@ -89,11 +89,17 @@ func (byGuarantee) sign(ctx context.Context, p *Payer, o option, r *row) (any, m
 
 // prove looks for the payee's signature that it takes no more than what was charged.
 func (byGuarantee) prove(r row, receipt x402.SettleResponse) bool {
+	signer, ok := r.noted(receipt)
+	return ok && signer == r.Payee
+}
+
+// noted returns who signed, in a receipt, that no more than what was charged is taken; false if nobody did.
+func (r row) noted(receipt x402.SettleResponse) (signer evm.Address, ok bool) {
 	raw := receipt.Extra["note"]
 	var note guarantee.SignedNote
 	if len(raw) == 0 || json.Unmarshal(raw, &note) != nil || note.Digest != r.Digest || r.Charged.Less(note.Amount) {
-		return false
+		return signer, false
 	}
 	signer, err := note.Signer(guarantee.Deployment{ChainID: r.ChainID, Vault: r.Vault})
-	return err == nil && signer == r.Payee
+	return signer, err == nil
 }

@@ -318,6 +318,7 @@ type receipt struct {
 	transaction    evm.Hash        // zero: none
 	certificate    json.RawMessage // nil: none, or said before
 	note           []byte          // the payee's signature that it takes less; the payer keeps it
+	credit         money.Amount    // that paid besides
 	bundle         *bundleState
 	refund         *refundState
 	signed         json.RawMessage // entry of offer-receipt; nil for none
@@ -340,7 +341,7 @@ func (v *visit) receiptOf(w way, p purchase.Purchase) receipt {
 		r.success = true
 	case purchase.Running:
 	default:
-		r.amount, r.note = &charged, p.Proof
+		r.amount, r.note, r.credit = &charged, p.Proof, money.Min(p.Credit, p.Charged)
 	}
 	if v.pw.signs() && p.State == purchase.Committed {
 		r.signed = v.signReceipt(p, r.amount.String())
@@ -395,6 +396,9 @@ func (r receipt) header() http.Header {
 	}
 	if r.bundle != nil {
 		extra["bundle"], _ = json.Marshal(r.bundle) // numbers and text: cannot fail
+	}
+	if !r.credit.IsZero() {
+		extra["credit"], _ = json.Marshal(r.credit) // text: cannot fail
 	}
 	if r.refund != nil {
 		extra["refund"], _ = json.Marshal(r.refund) // numbers, text and JSON made here: cannot fail

@@ -451,11 +451,15 @@ type receiptView struct {
 	Payee    evm.Address `json:"payee"`
 	Signed   string      `json:"signed"`
 	Charged  string      `json:"charged"`
+	Credit   string      `json:"credit,omitempty"` // that paid besides
 	Digest   *evm.Hash   `json:"guarantee,omitempty"`     // of a guarantee
 	Payment  *evm.Hash   `json:"authorization,omitempty"` // of a transfer, or a draw
 	Tx       string      `json:"transaction,omitempty"`
 	Code     string      `json:"code,omitempty"`
 	Bundle   *bundleView `json:"bundle,omitempty"`
+
+	Returned *payer.Returned `json:"returned,omitempty"`
+
 	Proof    any         `json:"certificate,omitempty"`
 }
 
@@ -473,7 +477,10 @@ type bundleView struct {
 func receiptJSON(p payer.Purchase) receiptView {
 	v := receiptView{
 		Purchase: p.ID, State: p.State, At: p.At, Method: p.Method, URL: p.URL, Way: p.Way, Network: p.Network, Asset: p.Address,
-		Payee: p.Payee, Signed: p.Signed.String(), Charged: p.Charged.String(), Tx: p.Transaction, Code: p.Code,
+		Payee: p.Payee, Signed: p.Signed.String(), Charged: p.Charged.String(), Tx: p.Transaction, Code: p.Code, Returned: p.Returned,
+	}
+	if !p.Credit.IsZero() {
+		v.Credit = p.Credit.String()
 	}
 	switch {
 	case p.Digest.IsZero():

@@ -156,6 +156,10 @@ func TestALateRefund(t *testing.T) {
 	}
 	resp.Body.Close()
 	told := tellsRefund(t, resp)
+	if r, err := s.Payer.ReceiptOf(old.ID); err != nil || r.Returned == nil || *r.Returned != (payer.Returned{Kind: "guarantee", Amount: told.Amount, Done: true, Proven: true}) ||
+		!strings.HasSuffix(r.String(), " · returned $0.50 by guarantee") {
+		t.Errorf("the buyer's journal has %v, %v", r, err)
+	}
 	if told.Kind != "guarantee" || told.State != "done" || told.Amount != r.Amount || told.Proof.Guarantee.Claims != g.Signed.Claims {
 		t.Errorf("the buyer is told %+v", told)
 	}
@@ -346,6 +350,10 @@ func TestCreditPaysForGuarantees(t *testing.T) {
 	}{{"/broken", 404, 0, 0}, {"/dear", 200, 500_000, 300_000}, {"/", 200, 0, 500_000}} {
 		p := s.buy(c.path, c.status)
 		s.deliver()
+		said, err := s.Payer.ReceiptOf(p.ID)
+		if line := said.String(); err != nil || strings.Contains(line, "out of credit") != (c.credit > 0) || said.Credit != money.Units(c.credit) {
+			t.Errorf("%s: the buyer reads %s (%v)", c.path, line, err)
+		}
 		if p = s.purchase(p.ID); p.Credit != money.Units(c.credit) || s.payable(p) != money.Units(c.owing) {
 			t.Errorf("%s: %s out of credit, the house counts %s", c.path, p.Credit, s.payable(p))
 		}
