@@ -451,7 +451,7 @@ type receiptView struct {
 	Payee    evm.Address `json:"payee"`
 	Signed   string      `json:"signed"`
 	Charged  string      `json:"charged"`
-	Credit   string      `json:"credit,omitempty"` // that paid besides
+	Credit   string      `json:"credit,omitempty"`        // that paid besides
 	Digest   *evm.Hash   `json:"guarantee,omitempty"`     // of a guarantee
 	Payment  *evm.Hash   `json:"authorization,omitempty"` // of a transfer, or a draw
 	Tx       string      `json:"transaction,omitempty"`
@@ -460,7 +460,7 @@ type receiptView struct {
 
 	Returned *payer.Returned `json:"returned,omitempty"`
 
-	Proof    any         `json:"certificate,omitempty"`
+	Proof any `json:"certificate,omitempty"`
 }
 
 // bundleView is what is left of a bundle, by our own count and by the seller's.

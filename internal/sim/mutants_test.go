@@ -45,6 +45,16 @@ func (t withTx) Account(owner, asset evm.Address) (clearing.Account, error) {
 	return a, err
 }
 
+func (t withTx) Accounts(keys []clearing.AccountKey) ([]clearing.Account, error) {
+	all, err := t.Tx.Accounts(keys)
+	if t.account != nil {
+		for i := range all {
+			all[i] = t.account(all[i])
+		}
+	}
+	return all, err
+}
+
 func (t withTx) PutAccount(a clearing.Account) error {
 	if t.putAccount != nil {
 		old, err := t.Tx.Account(a.Owner, a.Asset)
@@ -62,6 +72,18 @@ func (t withTx) GuaranteeByKey(k guarantee.Key) (clearing.Guarantee, bool, error
 		g, ok = t.byKey(g, ok)
 	}
 	return g, ok, err
+}
+
+func (t withTx) GuaranteesByKey(keys []guarantee.Key) (map[guarantee.Key]clearing.Guarantee, error) {
+	known, err := t.Tx.GuaranteesByKey(keys)
+	if t.byKey != nil {
+		for k, g := range known {
+			if _, ok := t.byKey(g, true); !ok {
+				delete(known, k)
+			}
+		}
+	}
+	return known, err
 }
 
 func (t withTx) AddGuarantee(g clearing.Guarantee) error {
