@@ -31,10 +31,10 @@ type town struct {
 // accountBank pays for the town's users. The operator's and the faucet's nonces are farthing's own.
 const accountBank = 8
 
-func newTown(t *testing.T) *town {
+func newTown(t *testing.T, flags ...string) *town {
 	w := &world{kind: "town", dir: t.TempDir()}
 	t.Cleanup(w.close)
-	p := must(w.start(farthing, "serve", "--dev", "--listen", "127.0.0.1:0"))(t)
+	p := must(w.start(farthing, append([]string{"serve", "--dev", "--listen", "127.0.0.1:0"}, flags...)...))(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("serve wrote:\n%s", p.last())
@@ -146,4 +146,12 @@ func TestClientOf4Mica(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Both forms of text signature are taken where the operator says so, and nowhere else.
+func TestTextSignaturesOf4Mica(t *testing.T) {
+	real(t)
+	town := newTown(t, "--eip191")
+	town.does(t, "core", options{"keys": town.keys(t, 2), "eip191": true},
+		"params", "login", "refresh", "deposit", "guarantee v1", "refusals", "eip191", "reads", "logout")
 }

@@ -111,8 +111,8 @@ func (r *run) alive(s devState) devState {
 
 // startDev finds the development chain and clearing house, starting in this process what nobody runs. Close the stack
 // when done: what it started ends with it. listen is where a clearing house of its own
-// would serve.
-func (r *run) startDev(listen string) (*devStack, error) {
+// would serve, and front how.
+func (r *run) startDev(listen string, front houseFront) (*devStack, error) {
 	d := &devStack{}
 	err := r.withDevLock(func(path string, s *devState) error {
 		live := r.alive(*s)
@@ -132,7 +132,7 @@ func (r *run) startDev(listen string) (*devStack, error) {
 			if d.Deployment, err = r.devDeployment(live.Chain, dir); err != nil {
 				return err
 			}
-			if err := r.startDevHouse(d, live.Chain, dir, listen); err != nil {
+			if err := r.startDevHouse(d, live.Chain, dir, listen, front); err != nil {
 				return err
 			}
 			live.House = d.ownHouse.URL
@@ -148,7 +148,7 @@ func (r *run) startDev(listen string) (*devStack, error) {
 }
 
 // startDevHouse runs a clearing house over the development chain in this process.
-func (r *run) startDevHouse(d *devStack, rpc, dir, listen string) error {
+func (r *run) startDevHouse(d *devStack, rpc, dir, listen string, front houseFront) error {
 	authority, err := devAuthority(filepath.Join(dir, "bls.json"))
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (r *run) startDevHouse(d *devStack, rpc, dir, listen string) error {
 		return err
 	}
 	d.ownHouse, err = openHouse(r.ctx, houseConfig{
-		Desk: deskSpec{On: deskChain(all, d.Deployment), Lanes: lanes}, DeskFlags: devDesk,
+		Desk: deskSpec{On: deskChain(all, d.Deployment), Lanes: lanes}, DeskFlags: devDesk, Front: front,
 		RPC: rpc, Deployment: d.Deployment, Operator: devOperator(), Authority: authority, Book: filepath.Join(dir, "house.db"),
 		Depth: 1, Listen: listen, Dev: true, Now: r.Now, Log: r.log,
 	})

@@ -96,7 +96,7 @@ func (c *sellerFlags) open(r *run, file gateFile) (_ *counter, err error) {
 	var key evm.Signer
 	var book string
 	if r.cli.Dev {
-		dev, err := r.startDev("127.0.0.1:0")
+		dev, err := r.startDev("127.0.0.1:0", houseFront{})
 		if err != nil {
 			return nil, err
 		}

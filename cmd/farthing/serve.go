@@ -92,7 +92,7 @@ func (c *serveCmd) Run(r *run) error {
 
 // dev runs a clearing house over the development chain that runs already, or over one of its own.
 func (c *serveCmd) dev(r *run) error {
-	d, err := r.startDev(c.Listen)
+	d, err := r.startDev(c.Listen, c.houseFront)
 	if err != nil {
 		return err
 	}
