@@ -51,7 +51,11 @@ func coded(err error, notFound, signature string) *x402.Error {
 	case errors.Is(err, guarantee.ErrSignature):
 		return say(signature)
 	case errors.Is(err, guarantee.ErrVersion):
-		return say("malformed_request").WithHint("version 1 of the claims is accepted")
+		return say("malformed_request").WithHint("/core/public-params lists which versions of the claims are accepted")
+	case errors.Is(err, guarantee.ErrPolicy):
+		return say("validation_invalid")
+	case errors.Is(err, clearing.ErrRegistry):
+		return say("registry_untrusted")
 	case errors.Is(err, guarantee.ErrStale), errors.Is(err, guarantee.ErrFuture):
 		return say("timestamp_skew")
 	case errors.Is(err, clearing.ErrAmount):

@@ -30,6 +30,26 @@ type guaranteeAnswer struct {
 	Backed    money.Amount             `json:"backed,omitzero"`  // of a refund, by claims instead of collateral
 	Pledged   money.Amount             `json:"pledged,omitzero"` // backs refunds of the payee
 	At        int64                    `json:"admitted_at_ms"`
+	// Of a guarantee that depends on a validator.
+	Validation *validationAnswer `json:"validation,omitempty"`
+}
+
+type validationAnswer struct {
+	AnsweredAt *uint64 `json:"answered_at"`    // unix seconds of the chain; null while there is no answer that counts
+	NettedIn   *string `json:"netted_in_text"` // the cycle that nets it, null while none does
+}
+
+func validationOf(g clearing.Guarantee) *validationAnswer {
+	v := g.Validation
+	if v == nil {
+		return nil
+	}
+	a := new(validationAnswer)
+	if v.Answered != 0 {
+		text := g.Netting().String()
+		a.AnsweredAt, a.NettedIn = &v.Answered, &text
+	}
+	return a
 }
 
 func guaranteeOf(s clearing.Standing) guaranteeAnswer {
@@ -37,6 +57,7 @@ func guaranteeOf(s clearing.Standing) guaranteeAnswer {
 	return guaranteeAnswer{
 		ID: guarantee.ID(g.Signed.Claims, g.Cycle.Start), Digest: g.Digest, Cycle: g.Cycle.ID(), CycleText: g.Cycle.String(),
 		Status: s.Status, Request: g.Signed, Payable: g.Payable, Note: g.Note, Backed: g.Backed, Pledged: g.Pledged, At: g.At,
+		Validation: validationOf(g),
 	}
 }
 

@@ -53,11 +53,14 @@ func (h *handler) publicParams(r *http.Request) (any, error) {
 	d := h.House.Deployment
 	a := paramsAnswer{
 		Key: h.House.Authority.PublicKey(), Vault: d.Vault, RPCURL: h.RPCURL, Name: d.Name, Version: d.Version, ChainID: d.ChainID,
-		MaxVersion: 1, Versions: []int{1}, Domain: d.CertificateDomain(), Registries: []evm.Address{},
-		Canonicalization: "4MICA_VALIDATION_REQUEST_V2",
+		MaxVersion: 1, Versions: []int{1}, Domain: d.DomainOf(1), Registries: []evm.Address{},
+		Canonicalization: guarantee.CanonicalRequest,
 		ClearingHouse:    d.ClearingHouse, Certificates: []string{"single", "batch"}, Signatures: []guarantee.Form{guarantee.EIP712},
 		TimestampWindow: timestampWindow{uint64(h.House.Past.Seconds()), uint64(h.House.Future.Seconds())},
 		ItemsMax:        ItemsMax, Schedules: []scheduleAnswer{}, MembersOnly: h.House.MembersOnly,
+	}
+	if len(h.House.Registries) > 0 {
+		a.MaxVersion, a.Versions, a.Domain, a.Registries = 2, []int{1, 2}, d.DomainOf(2), h.House.Registries
 	}
 	if h.House.Rules.EIP191 {
 		a.Signatures = append(a.Signatures, guarantee.EIP191)

@@ -44,8 +44,10 @@ var vectors = func() (v struct {
 		SecretKey string
 		PublicKey json.RawMessage `json:"publicKeyJson"`
 	}
-	V1          struct{ RequestBody json.RawMessage }
-	Certificate struct {
+	V1           struct{ RequestBody json.RawMessage }
+	V2           struct{ RequestBody json.RawMessage }
+	Certificate2 struct{ Claims, Signature string } `json:"certificateV2"`
+	Certificate  struct {
 		ResponseJSON json.RawMessage `json:"responseJson"`
 		Text         string          `json:"cycleIdText"`
 		ID           string          `json:"cycleIdHex"`

@@ -52,7 +52,7 @@ func (h *House) List(ctx context.Context, q Listing) (list []ListedStanding, err
 		}
 		payers := make(map[CycleRef]map[evm.Address]Position)
 		for _, row := range rows {
-			ref := row.Guarantee.Cycle
+			ref := row.Guarantee.Netting()
 			if payers[ref] == nil {
 				payers[ref] = make(map[evm.Address]Position)
 			}

@@ -322,42 +322,30 @@ func (h *House) GuaranteeByKey(ctx context.Context, k guarantee.Key) (s Standing
 // to pass over and limit how many to return at most, 0 being no limit.
 func (h *House) Guarantees(ctx context.Context, id string, participant evm.Address, after, limit int) (list []Standing, err error) {
 	err = h.Book.Read(ctx, func(tx Tx) error {
+		list = nil
 		c, err := cycleByText(tx, id)
-		if err == nil {
-			list, err = standings(tx, c.Ref, participant, after, limit, make(map[evm.Address]Position))
-		}
-		return err
-	})
-	return list, err
-}
-
-func standings(tx Tx, c CycleRef, participant evm.Address, after, limit int, payers map[evm.Address]Position) (list []Standing, err error) {
-	seen := 0
-	for g, err := range tx.GuaranteesOf(c, participant) {
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if seen++; seen <= after {
-			continue
+		seen := 0
+		for g, err := range tx.GuaranteesOf(c.Ref, participant) {
+			if err != nil {
+				return err
+			}
+			if seen++; seen <= after {
+				continue
+			}
+			if list = append(list, Standing{Guarantee: g}); limit > 0 && len(list) == limit {
+				break
+			}
 		}
-		if list = append(list, Standing{Guarantee: g}); limit > 0 && len(list) == limit {
-			break
+		payers := make(map[evm.Address]Position)
+		for i := range list {
+			if list[i], err = standing(tx, list[i].Guarantee, payers); err != nil {
+				return err
+			}
 		}
-	}
-	for i := range list {
-		if list[i], err = standing(tx, list[i].Guarantee, payers); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
-}
-
-// Unnetted returns guarantees in which the participant is payer or payee and which no cycle nets: those that wait for their
-// validators, and those that waited in vain. after and limit are as in [House.Guarantees].
-func (h *House) Unnetted(ctx context.Context, asset, participant evm.Address, after, limit int) (list []Standing, err error) {
-	err = h.Book.Read(ctx, func(tx Tx) (err error) {
-		list, err = standings(tx, Nowhere(asset), participant, after, limit, nil)
-		return err
+		return nil
 	})
 	return list, err
 }

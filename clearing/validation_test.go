@@ -140,7 +140,8 @@ func TestAnsweredInItsCycle(t *testing.T) {
 	if c := w.standing(r).Cycle; c.Ref.Start != start {
 		t.Errorf("while it waits, its cycle is %s", c.Ref)
 	}
-	if list, err := w.Unnetted(t.Context(), dollar, party(1), 0, 0); err != nil || len(list) != 1 || list[0].Guarantee.Digest != r.Digest {
+	payee := party(1)
+	if list, err := w.List(t.Context(), Listing{Asset: dollar, Payee: &payee, Before: Place{Start: 1}, Limit: 9}); err != nil || len(list) != 1 || list[0].Guarantee.Digest != r.Digest {
 		t.Errorf("%d wait, %v", len(list), err)
 	}
 	if s, err := w.Statement(t.Context(), CycleRef{dollar, start}.String(), party(0)); err != nil || units(s.Out) != 10 {

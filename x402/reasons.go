@@ -49,6 +49,8 @@ var reasons = []Reason{
 	{"payer_signature_invalid", 402, 4, "new payment", "The signature is not the payer's.", notCharged, "Sign with the key of the payer's address."},
 	{"high_s", 402, 4, "new payment", "The signature is not in its one canonical form.", notCharged, "Sign with low s, as all current libraries do."},
 	{"eip191_off", 402, 4, "new payment", "The claims are signed as a text message, which this clearing house does not admit.", notCharged, "Sign typed data (EIP-712)."},
+	{"validation_invalid", 402, 4, "new payment", "What the payment says about its validator cannot be met, or is not bound to the payment.", notCharged, "Sign a score of 1 to 100, the job's hash, the house's chain, and the two hashes that follow from the rest."},
+	{"registry_untrusted", 402, 4, "new payment", "The payment depends on a registry of validators that the clearing house does not trust.", notCharged, "Name one that /core/public-params lists."},
 	{"timestamp_skew", 402, 4, "new payment", "The payment's time is too far from the clearing house's.", notCharged, "Set the clock (NTP) and retry."},
 	{"collateral_insufficient", 402, 4, "after", "The payer has less free collateral than the guarantee needs.", notCharged, "Deposit more, or wait until the current cycle frees some."},
 	{"limit_per_cycle_exceeded", 402, 4, "after", "The payer's own limit per cycle would be passed.", notCharged, "Raise the limit, or wait for the next cycle."},

@@ -69,7 +69,7 @@ func TestPromisedCodes(t *testing.T) {
 		"payment_mismatch": {402, 4}, "quote_expired": {402, 4}, "payment_in_progress": {409, 4}, "payment_void": {402, 4},
 		"payer_signature_invalid": {402, 4}, "certificate_invalid": {503, 4}, "certificate_mismatch": {503, 4}, "house_refused": {503, 4},
 		"guarantee_conflict": {409, 4}, "guarantee_expired": {402, 4}, "limit_per_cycle_exceeded": {402, 4}, "asset_unsupported": {402, 4},
-		"cycle_closed": {409, 4}, "note_invalid": {400, 1}, "note_signer": {403, 1}, "note_pledged": {409, 1}, "note_too_late": {409, 1}, "note_not_lower": {409, 1}, "eip191_off": {402, 4},
+		"cycle_closed": {409, 4}, "note_invalid": {400, 1}, "note_signer": {403, 1}, "note_pledged": {409, 1}, "note_too_late": {409, 1}, "note_not_lower": {409, 1}, "eip191_off": {402, 4}, "validation_invalid": {402, 4}, "registry_untrusted": {402, 4},
 		"high_s": {402, 4}, "route_unlisted": {404, 4}, "body_too_large": {413, 1}, "malformed_request": {400, 1}, "not_found": {404, 1},
 		"unauthorized": {401, 1}, "internal": {500, 1}, "seller_not_allowed": {402, 3}, "config_invalid": {500, 2}, "meter_missing": {502, 1},
 		"chain_mismatch": {500, 1}, "keystore_passphrase": {500, 2},

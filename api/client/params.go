@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
@@ -22,6 +23,8 @@ type Params struct {
 	Schedules                      []Schedule
 	Batch                          bool  // batch certificates are offered
 	Versions                       []int // of claims that are admitted
+	// Registries are those whose validators' answers the house goes by. Without any, no guarantee may depend on a validator.
+	Registries []evm.Address
 }
 
 // Schedule is the times of an asset's cycles that start at From or later, until a later schedule's From.
@@ -49,6 +52,7 @@ type paramsWire struct {
 	Domain        *evm.Hash           `json:"active_guarantee_domain_separator"`
 	Versions      []int               `json:"accepted_guarantee_versions"`
 	MaxVersion    int                 `json:"max_accepted_guarantee_version"`
+	Registries    []evm.Address       `json:"trusted_validation_registries"`
 	Forms         []string            `json:"certificate_forms"`
 	Window        struct {
 		Past   uint64 `json:"past_seconds"`
@@ -91,6 +95,9 @@ func (c *Client) Params(ctx context.Context) (Params, error) {
 	for v := 1; len(w.Versions) == 0 && v <= max(w.MaxVersion, 1); v++ { // an empty list stands for all of them
 		p.Versions = append(p.Versions, v)
 	}
+	if slices.Contains(p.Versions, 2) {
+		p.Registries = w.Registries
+	}
 	for _, f := range w.Forms {
 		p.Batch = p.Batch || f == "batch"
 	}
@@ -114,7 +121,7 @@ func (w paramsWire) check(p Params) error {
 	if w.Name == "" || w.Version == "" || w.ChainID == 0 || w.Vault.IsZero() {
 		return errors.New("parameters are incomplete")
 	}
-	if w.Domain != nil && *w.Domain != p.Deployment.CertificateDomain() {
+	if w.Domain != nil && *w.Domain != p.Deployment.DomainOf(uint64(max(1, min(w.MaxVersion, 2)))) {
 		return errors.New("parameters contradict each other: the certificates' domain is not of this chain and vault")
 	}
 	if _, err := guarantee.NewVerifier(p.Key, p.Deployment); err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 )
 
@@ -49,6 +50,22 @@ func (c calls) Finalize(cycle evm.Hash) (evm.Call, error) {
 
 func (c calls) Release(ref clearing.CycleRef, generation, chunk uint64, positions []byte) (evm.Call, error) {
 	return c.from(c.contracts.Release(ref.ID(), generation, chunk, positions))
+}
+
+// registries asks the chain's validation registries: it is the clearing house's [clearing.Registry].
+type registries struct{ client *chain.Client }
+
+func (r registries) Answers(ctx context.Context, at clearing.Block, asked []guarantee.Policy) ([]guarantee.Answer, error) {
+	questions := make([]chain.Question, len(asked))
+	for i, p := range asked {
+		questions[i] = chain.Question{Registry: p.Registry, Request: p.Request}
+	}
+	said, err := r.client.Validations(ctx, at.Hash, questions)
+	answers := make([]guarantee.Answer, len(said))
+	for i, v := range said {
+		answers[i] = guarantee.Answer{Validator: v.Validator, AgentID: v.AgentID, Response: v.Response, Tag: v.Tag, LastUpdate: v.LastUpdate}
+	}
+	return answers, err
 }
 
 // sink hands one stream of blocks to the house.

@@ -103,6 +103,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	h.House, err = clearing.New(clearing.Config{
 		Book: h.Store.Clearing(), Chain: calls{contracts, c.Operator.Address()}, Deployment: c.Deployment.guarantees(), Authority: c.Authority,
 		Rules: guarantee.Rules{EIP191: c.Front.EIP191}, MembersOnly: c.Front.MembersOnly,
+		Registries: c.Deployment.Registries, Registry: registries{h.Client},
 	})
 	if err != nil {
 		return nil, err

@@ -74,10 +74,10 @@ func (h *house) newSender() *chain.Sender {
 	return chain.NewSender(h.Client, h.Store.Outbox(), h.Operator, chain.Policy{Depth: h.Depth})
 }
 
-// beat is one round of the leader: look at the chain, move the cycles, send what is queued. Trouble in one part does not keep
+// beat is one round of the leader: look at the chain, ask validators, move the cycles, send what is queued. Trouble in one part does not keep
 // the others from their turn; the next beat tries again.
 func (h *house) beat(ctx context.Context) {
-	err := errors.Join(h.look(ctx), h.House.CloseDue(ctx, h.Now(), h.headTime.Load()), h.Sender.Step(ctx, h.Now()))
+	err := errors.Join(h.look(ctx), h.House.AskValidators(ctx, h.Now()), h.House.CloseDue(ctx, h.Now(), h.headTime.Load()), h.Sender.Step(ctx, h.Now()))
 	if ctx.Err() == nil {
 		h.note(&h.trouble, "work", err)
 	}

@@ -7,12 +7,13 @@ import (
 )
 
 type serveCmd struct {
-	RPCURL     string `name:"rpc-url" help:"JSON-RPC of the chain." placeholder:"URL"`
-	Deployment string `default:"deployment.json" help:"What farthing deploy wrote." placeholder:"FILE"`
-	Book       string `help:"SQLite file of the clearing house, or postgres://user@host/database, which several nodes may share; FARTHING_BOOK says it too. Default house.db in farthing's folder." placeholder:"FILE|URL"`
-	BLS        string `name:"bls" help:"Certificate key file; default bls.json in farthing's folder." placeholder:"FILE"`
-	Listen     string `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
-	Depth      int    `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
+	RPCURL     string   `name:"rpc-url" help:"JSON-RPC of the chain." placeholder:"URL"`
+	Deployment string   `default:"deployment.json" help:"What farthing deploy wrote." placeholder:"FILE"`
+	Book       string   `help:"SQLite file of the clearing house, or postgres://user@host/database, which several nodes may share; FARTHING_BOOK says it too. Default house.db in farthing's folder." placeholder:"FILE|URL"`
+	BLS        string   `name:"bls" help:"Certificate key file; default bls.json in farthing's folder." placeholder:"FILE"`
+	Listen     string   `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
+	Depth      int      `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
+	Registry   []string `help:"Registry whose validators' answers are trusted, beside those of the deployment file. Repeat for several." placeholder:"ADDRESS"`
 	houseFront
 	deskFlags
 
@@ -41,6 +42,11 @@ func (c *serveCmd) Run(r *run) error {
 	if err != nil {
 		return fail("config_invalid", "%v", err).hint("farthing deploy writes deployment.json; name it with --deployment")
 	}
+	more, err := parseRegistries(c.Registry)
+	if err != nil {
+		return err
+	}
+	d.Registries = append(d.Registries, more...)
 	all, err := r.networks()
 	if err != nil {
 		return err
@@ -122,6 +128,9 @@ func (c *serveCmd) announce(r *run, h *house) error {
 		r.say("book        %s, of this process alone", h.Store.Name())
 	}
 	r.say("trusts      %s for the chain; a block counts with %d on top of it", h.RPC, h.Depth)
+	for _, registry := range d.Registries {
+		r.say("validators  by what they answered in the registry %s", registry)
+	}
 	r.say("gas         the operator pays for posting and sealing each cycle, sellers for collecting")
 	r.say("deadlines   cycle %s, notes until %s after it, posted %s later at the latest, challenge window %s, withdrawals %s",
 		seconds(s.Length), seconds(s.Cutoff), seconds(s.Post), seconds(s.Challenge), span(d.WithdrawalDelay))
