@@ -3,7 +3,6 @@ package store
 import (
 	"database/sql"
 	"fmt"
-	"strings"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
@@ -72,8 +71,10 @@ func (t *tx) guaranteesByKeyAtOnce(keys []guarantee.Key) (known map[guarantee.Ke
 	if err := t.flush(); err != nil {
 		return nil, err
 	}
-	err = t.each(`SELECT g.`+strings.ReplaceAll(guaranteeColumns, ", ", ", g.")+` FROM unnest(?::bytea[], ?::bytea[], ?::bytea[], ?::bytea[])
-		AS k (payer, asset, payee, req_id) JOIN guarantee g USING (payer, asset, payee, req_id)`,
+	// Asset and payee are compared apart from any index but the key's: to a planner that knows nothing of a young table yet, one
+	// that begins with them looks as good, and it would keep to it.
+	err = t.each(`SELECT `+guaranteeColumns+` FROM unnest(?::bytea[], ?::bytea[], ?::bytea[], ?::bytea[]) AS k (k_payer, k_asset, k_payee, k_req_id)
+		JOIN guarantee ON payer = k_payer AND req_id = k_req_id AND asset || ''::bytea = k_asset AND payee || ''::bytea = k_payee`,
 		[]any{
 			column(keys, func(k *guarantee.Key) []byte { return k.Payer[:] }),
 			column(keys, func(k *guarantee.Key) []byte { return k.Asset[:] }),
@@ -103,8 +104,8 @@ func (t *tx) accountsAtOnce(keys []clearing.AccountKey) ([]clearing.Account, err
 		return nil, err
 	}
 	found := make(map[clearing.AccountKey]clearing.Account, len(keys))
-	err := t.each(`SELECT a.owner, a.asset, a.`+strings.ReplaceAll(strings.ReplaceAll(accountColumns, "\n\t", " "), ", ", ", a.")+`
-		FROM unnest(?::bytea[], ?::bytea[]) AS k (owner, asset) JOIN account a USING (owner, asset) ORDER BY a.asset, a.owner`+t.heldOf("a"),
+	err := t.each(`SELECT owner, asset, `+accountColumns+` FROM unnest(?::bytea[], ?::bytea[]) AS k (k_owner, k_asset)
+		JOIN account ON owner = k_owner AND asset = k_asset ORDER BY asset, owner`+t.heldOf("account"),
 		[]any{
 			column(keys, func(k *clearing.AccountKey) []byte { return k.Owner[:] }),
 			column(keys, func(k *clearing.AccountKey) []byte { return k.Asset[:] }),

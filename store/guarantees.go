@@ -86,21 +86,9 @@ func checkGuarantee(g clearing.Guarantee) error {
 
 // GuaranteeByKey implements [clearing.Tx].
 func (t *tx) GuaranteeByKey(k guarantee.Key) (clearing.Guarantee, bool, error) {
-	if err := t.flush(); err != nil {
-		return clearing.Guarantee{}, false, err
-	}
-	// Most keys that are asked for are new. The index alone says so; asking for a row's fifteen columns takes twice as
-	// long, even if there is no row.
-	var seq int64
-	found, err := t.one("SELECT seq FROM guarantee WHERE payer = ? AND asset = ? AND payee = ? AND req_id = ?",
-		[]any{k.Payer[:], k.Asset[:], k.Payee[:], k.ReqID[:]}, &seq)
-	if err != nil {
-		return clearing.Guarantee{}, false, corrupt("guarantee", k, err)
-	}
-	if !found {
-		return clearing.Guarantee{}, false, nil
-	}
-	return t.guarantee(k, "WHERE seq = ?", seq)
+	known, err := t.GuaranteesByKey([]guarantee.Key{k})
+	g, found := known[k]
+	return g, found, err
 }
 
 // GuaranteesByKey implements [clearing.Tx].
@@ -108,17 +96,21 @@ func (t *tx) GuaranteesByKey(keys []guarantee.Key) (map[guarantee.Key]clearing.G
 	if t.dialect.locks {
 		return t.guaranteesByKeyAtOnce(keys)
 	}
-	var known map[guarantee.Key]clearing.Guarantee // almost always empty
+	if err := t.flush(); err != nil {
+		return nil, err
+	}
+	known := make(map[guarantee.Key]clearing.Guarantee) // almost always empty
 	for _, k := range keys {
-		g, found, err := t.GuaranteeByKey(k)
-		if err != nil {
-			return nil, err
+		// Most keys that are asked for are new. The index alone says so; asking for a row's columns takes twice as long, even if
+		// there is no row.
+		var seq int64
+		found, err := t.one("SELECT seq FROM guarantee WHERE payer = ? AND asset = ? AND payee = ? AND req_id = ?",
+			[]any{k.Payer[:], k.Asset[:], k.Payee[:], k.ReqID[:]}, &seq)
+		if err == nil && found {
+			known[k], _, err = t.guarantee(k, "WHERE seq = ?", seq)
 		}
-		if found {
-			if known == nil {
-				known = make(map[guarantee.Key]clearing.Guarantee)
-			}
-			known[k] = g
+		if err != nil {
+			return nil, corrupt("guarantee", k, err)
 		}
 	}
 	return known, nil

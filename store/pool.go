@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,17 +20,16 @@ const (
 // among those that commit together.
 type pool struct {
 	open    func() (*session, error)
-	free    chan *session // nil stands for one that is not connected
+	running chan struct{} // holds one element for each write that runs
 	closed  chan struct{}
 	commits *atomic.Uint64
+
+	mu   sync.Mutex
+	idle []*session // guarded by mu; the one used last is used next, since it has everything prepared
 }
 
 func newPool(open func() (*session, error), size int, commits *atomic.Uint64) *pool {
-	p := &pool{open: open, free: make(chan *session, size), closed: make(chan struct{}), commits: commits}
-	for range size {
-		p.free <- nil
-	}
-	return p
+	return &pool{open: open, running: make(chan struct{}, size), closed: make(chan struct{}), commits: commits}
 }
 
 // do runs fn in a transaction and returns when that is on disk or undone; fn is run again if another write was in its way.
@@ -43,15 +43,16 @@ func (p *pool) do(ctx context.Context, fn func(*session) error) error {
 		return ErrClosed
 	default:
 	}
-	var s *session
 	select {
-	case s = <-p.free:
+	case p.running <- struct{}{}:
+		defer func() { <-p.running }()
 	case <-p.closed:
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { p.free <- s }() // whatever s is by then, also when fn panics
+	s := p.take()
+	defer func() { p.put(s) }() // whatever s is by then, also when fn panics
 	for try := 0; ; try++ {
 		err := p.once(&s, fn)
 		if err == nil || try == retriesMax || s == nil || !s.again(err) {
@@ -60,6 +61,25 @@ func (p *pool) do(ctx context.Context, fn func(*session) error) error {
 		// Those that were in each other's way must not meet again.
 		time.Sleep(time.Duration(rand.Int64N(int64(retryPause << min(try, 6)))))
 	}
+}
+
+// take returns a session, or nil if none is connected that is not in use.
+func (p *pool) take() (s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.idle); n > 0 {
+		s, p.idle = p.idle[n-1], p.idle[:n-1]
+	}
+	return s
+}
+
+func (p *pool) put(s *session) {
+	if s == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, s)
 }
 
 // once runs fn in one transaction on the session, which it connects if need be and gives up if it is of no use any more.
@@ -114,11 +134,12 @@ func drop(s **session) {
 // close refuses new writes and waits for those that have begun.
 func (p *pool) close() error {
 	close(p.closed)
+	for range cap(p.running) {
+		p.running <- struct{}{}
+	}
 	var errs []error
-	for range cap(p.free) {
-		if s := <-p.free; s != nil {
-			errs = append(errs, s.close())
-		}
+	for _, s := range p.idle {
+		errs = append(errs, s.close())
 	}
 	return errors.Join(errs...)
 }

@@ -95,7 +95,16 @@ func (s *Store) openServer(ctx context.Context, o options) error {
 			config.RuntimeParams[name] = value
 		}
 	}
-	s.writes, s.reads = stdlib.OpenDB(*config), stdlib.OpenDB(*config)
+	s.reads = stdlib.OpenDB(*config)
+	// Writes look rows up by their keys, however many there are. Plans for that are made once, perhaps while a table is still
+	// empty, and must be good when it is not.
+	writing := config.Copy()
+	for name, value := range map[string]string{
+		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+	} {
+		writing.RuntimeParams[name] = value
+	}
+	s.writes = stdlib.OpenDB(*writing)
 	s.writer = newPool(s.newWriter, writersMax, &s.commits)
 	s.leases = newPool(s.newWriter, 1, new(atomic.Uint64))
 	if err := s.migrate(ctx); err != nil || !o.exclusive {
