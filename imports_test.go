@@ -45,7 +45,7 @@ var below = map[string][]string{
 	"facilitator/desk":        {"evm", "money", "x402"},
 	"webhook":                 {"evm", "money"},
 	"webhook/courier":         {"clearing", "evm", "guarantee", "money", "webhook", "x402"},
-	"api/client":              {"evm", "guarantee", "internal/jsonobject", "money", "network", "x402"},
+	"api/client":              {"evm", "guarantee", "internal/jsonobject", "money", "network", "webhook", "x402"},
 	"api":                     {"clearing", "evm", "guarantee", "internal/jsonobject", "login", "money", "network", "webhook", "webhook/courier", "x402"},
 	"login":                   {"evm", "x402"},
 	"login/logintest":         {"evm", "login"},

@@ -121,7 +121,7 @@ var reasons = []Reason{
 
 	{"webhook_url_invalid", 400, 1, "after", "No webhook can be sent to that URL.", notCharged, "Give an https:// URL of a public host, without a password or a fragment."},
 	{"webhook_limit", 409, 1, "after", "There are as many webhook endpoints as one owner may have.", notCharged, "Delete one, or change its URL."},
-	{"webhook_disabled", 409, 1, "after", "The webhook endpoint is disabled, so nothing is sent to it.", notCharged, "Set its status to enabled."},
+	{"webhook_disabled", 409, 1, "after", "The webhook endpoint is disabled, so nothing is sent to it.", notCharged, "farthing webhook enable ID."},
 
 	{"malformed_request", 400, 1, "never", "The request cannot be read.", notCharged, "Mend what the message names."},
 	{"body_too_large", 413, 1, "never", "The request is larger than is taken.", notCharged, "Send less at once."},

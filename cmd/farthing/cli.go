@@ -48,6 +48,7 @@ type cli struct {
 	Facilitator facilitatorCmd `cmd:"" group:"Below" help:"Verify and settle payments for sellers, and pay their gas."`
 
 	Settle   settleCmd   `cmd:"" group:"More" help:"Pay what a closed cycle says you owe, so that your collateral comes back."`
+	Webhook  webhookCmd  `cmd:"" group:"More" help:"Be told of what happens to your wallet: endpoints, deliveries, a listener."`
 	Cycle    cycleCmd    `cmd:"" group:"More" help:"Show the cycles of a clearing house and where they stand."`
 	Devchain devchainCmd `cmd:"" group:"More" help:"Run the development chain alone."`
 	Bench    benchCmd    `cmd:"" group:"More" help:"Measure, comparing two ways of doing the same in one run."`
