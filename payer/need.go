@@ -88,6 +88,11 @@ func (e *PendingError) Error() string {
 	if e.Transaction != "" {
 		return fmt.Sprintf("transfer %s for %s was sent and is not confirmed. It may still be charged, once", e.Transaction, e.URL)
 	}
+	var said *x402.Error
+	if errors.As(e.Err, &said) && said.Code != "settlement_pending" { // it was turned away, for now
+		why := strings.TrimSuffix(said.Error(), ". "+strings.TrimSuffix(said.Reason().Money, "."))
+		return fmt.Sprintf("%s is not served now and not charged so far, the seller says: %s. What was signed for it stays good, and can be charged once", e.URL, why)
+	}
 	return fmt.Sprintf("payment for %s was sent and is not confirmed: %v. It may still be charged, once", e.URL, e.Err)
 }
 

@@ -833,6 +833,10 @@ func TestAnswersThatSayAskAgain(t *testing.T) {
 		if errors.As(err, &pending) != test.pending || (err == nil) == test.pending || s.arrived() != test.arrived || s.distinct() != 1 || today(t, p) != "$0.9995" {
 			t.Errorf("%s: %v, %d arrived, %s left", test.code, err, s.arrived(), today(t, p))
 		}
+		// Who was turned away reads one thing about its money, not two.
+		if text := fmt.Sprint(err); test.code == "book_unavailable" && (!contains(text, "not charged so far") || contains(text, "may still") || contains(text, "Not charged")) {
+			t.Errorf("%s", text)
+		}
 	}
 }
 
