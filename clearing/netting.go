@@ -2,7 +2,10 @@ package clearing
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"runtime"
 	"slices"
 	"sync"
@@ -58,11 +61,11 @@ func (h *House) computeNet(tx Tx, c Cycle) (net, error) {
 }
 
 // sheet is a cycle's guarantees as they are netted: their hashes and amounts, each guarantee once, and what of them is
-// whose. It takes about 170 bytes of memory for a guarantee, and as much for a participant.
+// whose. It takes about 190 bytes of memory for a guarantee.
 type sheet struct {
 	pages      [][]entry
 	parties    []participant
-	number     map[evm.Address]uint32 // of parties
+	numbers    register
 	guarantees uint64
 	gross      money.Amount
 }
@@ -79,7 +82,17 @@ type entry struct {
 type participant struct {
 	address evm.Address
 	out, in int // how many
-	entries []*entry
+	entries []ref
+}
+
+// ref is an entry in a participant's list, with the first bytes of its digest, so that sorting seldom has to look there.
+type ref struct {
+	first uint64
+	*entry
+}
+
+func compareRefsByDigest(a, b ref) int {
+	return cmp.Or(cmp.Compare(a.first, b.first), bytes.Compare(a.digest[:], b.digest[:]))
 }
 
 // readSheet reads a cycle's guarantees and hashes them on all cores while it does.
@@ -99,7 +112,7 @@ func (h *House) readSheet(tx Tx, c CycleRef) (*sheet, error) {
 			}
 		})
 	}
-	s := &sheet{number: make(map[evm.Address]uint32)}
+	s := &sheet{numbers: newRegister()}
 	var old []*entry // from an older version, which kept no evidence
 	err := func() error {
 		defer hashing.Wait()
@@ -154,18 +167,55 @@ func (s *sheet) add(e *entry, l Line) error {
 }
 
 func (s *sheet) numberOf(a evm.Address) uint32 {
-	n, known := s.number[a]
+	n, known := s.numbers.find(a, s.parties)
 	if !known {
-		n = uint32(len(s.parties))
-		s.number[a] = n
 		s.parties = append(s.parties, participant{address: a})
+		s.numbers.add(n, s.parties)
 	}
 	return n
 }
 
+// register finds participants by their address, in a third of the time that a map takes: two of a million guarantees are
+// looked up for each while nothing else can be done.
+type register struct {
+	seed  maphash.Seed
+	slots []uint32 // one more than the number of who is there; a power of two, at most half of them taken
+}
+
+func newRegister() register { return register{maphash.MakeSeed(), make([]uint32, 1024)} }
+
+// slot is where the address is or belongs.
+func (r *register) slot(a evm.Address, parties []participant) *uint32 {
+	mask := uint64(len(r.slots) - 1)
+	for i := maphash.Bytes(r.seed, a[:]); ; i++ {
+		if s := &r.slots[i&mask]; *s == 0 || parties[*s-1].address == a {
+			return s
+		}
+	}
+}
+
+// find returns the participant's number, or the one that the next participant gets.
+func (r *register) find(a evm.Address, parties []participant) (n uint32, known bool) {
+	if s := r.slot(a, parties); *s != 0 {
+		return *s - 1, true
+	}
+	return uint32(len(parties)), false
+}
+
+// add takes in the participant with this number, the last one.
+func (r *register) add(n uint32, parties []participant) {
+	if 2*len(parties) > len(r.slots) {
+		r.slots = make([]uint32, 2*len(r.slots))
+		for i := range parties[:n] {
+			*r.slot(parties[i].address, parties) = uint32(i) + 1
+		}
+	}
+	*r.slot(parties[n].address, parties) = n + 1
+}
+
 // positions nets what each participant has.
 func (s *sheet) positions(c Cycle) ([]Position, error) {
-	all := make([]*entry, 0, 2*s.guarantees)
+	all := make([]ref, 0, 2*s.guarantees)
 	for i := range s.parties {
 		p := &s.parties[i]
 		from := len(all)
@@ -177,9 +227,10 @@ func (s *sheet) positions(c Cycle) ([]Position, error) {
 		for i := range page {
 			e := &page[i]
 			payer, payee := &s.parties[e.payer], &s.parties[e.payee]
-			payer.entries[payer.out] = e
+			r := ref{binary.BigEndian.Uint64(e.digest[:]), e}
+			payer.entries[payer.out] = r
 			payer.out++
-			payee.entries[payee.in] = e
+			payee.entries[payee.in] = r
 			payee.in++
 		}
 	}
@@ -214,9 +265,8 @@ func (s *sheet) positions(c Cycle) ([]Position, error) {
 // leaves appends the leaves of a participant's statement in their order.
 func (p *participant) leaves(level []sumNode) []sumNode {
 	out, in := p.entries[:p.out], p.entries[p.out:]
-	for _, side := range [][]*entry{out, in} {
-		slices.SortFunc(side, func(a, b *entry) int { return bytes.Compare(a.digest[:], b.digest[:]) })
-	}
+	slices.SortFunc(out, compareRefsByDigest)
+	slices.SortFunc(in, compareRefsByDigest)
 	for _, e := range out {
 		level = append(level, leafNode(Out, e.out, e.amount))
 	}

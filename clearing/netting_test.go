@@ -55,3 +55,19 @@ func TestCheckFindsOtherEvidence(t *testing.T) {
 		t.Errorf("evidence of nothing went unnoticed: %v", err)
 	}
 }
+
+func TestRegisterFindsEverybody(t *testing.T) {
+	t.Parallel()
+	s := &sheet{numbers: newRegister()}
+	address := func(i int) evm.Address { return evm.Address{byte(i), byte(i >> 8), 19: byte(i >> 16)} }
+	for i := range 5000 {
+		for _, who := range []int{i, i / 2, i} {
+			if got := s.numberOf(address(who)); got != uint32(who) {
+				t.Fatalf("participant %d has number %d", who, got)
+			}
+		}
+	}
+	if len(s.parties) != 5000 {
+		t.Errorf("%d participants", len(s.parties))
+	}
+}

@@ -175,7 +175,7 @@ func (t *tx) PutPositions(c clearing.CycleRef, generation uint64, ps []clearing.
 	}
 	most, put := positionsInFile, t.putPositions
 	if t.dialect.locks {
-		most, put = positionsAtOnce, t.putPositionsAtOnce
+		most, put = positionsCopied, t.copyPositions
 	}
 	for part := range slices.Chunk(ps, most) {
 		if err := put(c, generation, part); err != nil {

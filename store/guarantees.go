@@ -403,6 +403,9 @@ func (t *tx) Lines(c clearing.CycleRef) iter.Seq2[[]clearing.Line, error] {
 
 // PayableByEach implements [clearing.Tx].
 func (t *tx) PayableByEach(c clearing.CycleRef) iter.Seq2[clearing.PayerSum, error] {
+	if t.dialect.locks {
+		return t.payableByEachAtOnce(c)
+	}
 	return func(yield func(clearing.PayerSum, error) bool) {
 		pages(t, yield, evm.Address{}, func(after evm.Address, page []clearing.PayerSum) ([]clearing.PayerSum, evm.Address, error) {
 			err := t.flush() // what this transaction has added up itself

@@ -1,11 +1,15 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"math"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -41,16 +45,32 @@ func (s *session) rawEach(query string, args []any, scan func(columns [][]byte) 
 // errStop ends a query whose rows nobody wants any more.
 var errStop = errors.New("no more rows are wanted")
 
+// rawRows yields what make makes of the rows that a query returns on PostgreSQL, where it says that there is something, and
+// reports whether that was wanted to the end.
+func rawRows[R any](t *tx, yield func(R, error) bool, query string, args []any, make func(columns [][]byte) (bool, R, error)) bool {
+	err := t.flush() // what this transaction has gathered itself
+	if err == nil {
+		err = t.rawEach(query, args, func(columns [][]byte) error {
+			some, r, err := make(columns)
+			if err == nil && some && !yield(r, nil) {
+				err = errStop
+			}
+			return err
+		})
+	}
+	if err != nil && !errors.Is(err, errStop) {
+		var none R
+		yield(none, err)
+	}
+	return err == nil
+}
+
 // linesAtOnce is Lines on PostgreSQL.
 func (t *tx) linesAtOnce(c clearing.CycleRef) iter.Seq2[[]clearing.Line, error] {
 	return func(yield func([]clearing.Line, error) bool) {
-		if err := t.flush(); err != nil {
-			yield(nil, err)
-			return
-		}
 		page := make([]clearing.Line, 0, linesPage)
-		err := t.rawEach("SELECT payer, payee, digest, evidence, payable FROM guarantee WHERE asset = ? AND cycle_start = ?",
-			[]any{c.Asset[:], int64(c.Start)}, func(columns [][]byte) (err error) {
+		wanted := rawRows(t, yield, "SELECT payer, payee, digest, evidence, payable FROM guarantee WHERE asset = ? AND cycle_start = ?",
+			[]any{c.Asset[:], int64(c.Start)}, func(columns [][]byte) (full bool, _ []clearing.Line, err error) {
 				page = append(page, clearing.Line{})
 				l := &page[len(page)-1]
 				err = fixed(l.Payer[:]).set(columns[0])
@@ -67,27 +87,34 @@ func (t *tx) linesAtOnce(c clearing.CycleRef) iter.Seq2[[]clearing.Line, error] 
 					l.Payable, err = numeric(columns[4])
 				}
 				if err != nil {
-					return corrupt("guarantee", l.Digest, err)
+					return false, nil, corrupt("guarantee", l.Digest, err)
 				}
 				if len(page) < linesPage {
-					return nil
+					return false, nil, nil
 				}
-				if err := t.stop(); err != nil {
-					return err
-				}
-				if !yield(page, nil) {
-					return errStop
-				}
+				all := page
 				page = make([]clearing.Line, 0, linesPage)
-				return nil
+				return true, all, t.stop()
 			})
-		switch {
-		case errors.Is(err, errStop):
-		case err != nil:
-			yield(nil, err)
-		case len(page) > 0:
+		if wanted && len(page) > 0 {
 			yield(page, nil)
 		}
+	}
+}
+
+// payableByEachAtOnce is PayableByEach on PostgreSQL.
+func (t *tx) payableByEachAtOnce(c clearing.CycleRef) iter.Seq2[clearing.PayerSum, error] {
+	return func(yield func(clearing.PayerSum, error) bool) {
+		rawRows(t, yield, "SELECT payer, payable FROM payer_cycle WHERE asset = ? AND cycle_start = ?", []any{c.Asset[:], int64(c.Start)},
+			func(columns [][]byte) (_ bool, s clearing.PayerSum, err error) {
+				if err = fixed(s.Payer[:]).set(columns[0]); err == nil {
+					s.Payable, err = numeric(columns[1])
+				}
+				if err != nil {
+					return false, s, corrupt("payer_cycle", s.Payer.Lower()+" in "+c.String(), err)
+				}
+				return true, s, nil
+			})
 	}
 }
 
@@ -125,32 +152,90 @@ func numeric(b []byte) (money.Amount, error) {
 
 // Many positions are written with one statement, no more than SQLite takes values in one.
 const (
-	positionsAtOnce = 5000
+	positionsCopied = 5000
 	positionsInFile = 64
 )
 
-const positionInsert = "INSERT INTO position (asset, cycle_start, generation, " + positionColumns + ")"
+// copyPositions inserts positions on PostgreSQL.
+func (t *tx) copyPositions(c clearing.CycleRef, generation uint64, ps []clearing.Position) error {
+	var rows copied
+	for i := range ps {
+		p := &ps[i]
+		rows.row(15)
+		rows.bytes(c.Asset[:])
+		rows.integer(int64(c.Start))
+		rows.integer(int64(generation))
+		rows.bytes(p.Participant[:])
+		rows.integer(int64(p.Index))
+		rows.integer(int64(p.Role))
+		rows.amount(p.Amount)
+		rows.amount(p.Out)
+		rows.amount(p.In)
+		rows.bytes(p.Statement[:])
+		rows.amount(p.Filled)
+		rows.integer(bit(p.Flags.Paid))
+		rows.integer(bit(p.Flags.Claimed))
+		rows.integer(bit(p.Flags.Defaulted))
+		rows.amountOrNull(p.Backed)
+	}
+	if err := t.copyIn("position (asset, cycle_start, generation, "+positionColumns+")", rows); err != nil {
+		return fmt.Errorf("table position, key %s: %w", positionKey(c, generation, ps[0].Participant), err)
+	}
+	return nil
+}
 
-// putPositionsAtOnce inserts positions on PostgreSQL.
-func (t *tx) putPositionsAtOnce(c clearing.CycleRef, generation uint64, ps []clearing.Position) error {
-	type row = clearing.Position
-	return t.put("position", positionKey(c, generation, ps[0].Participant), positionInsert+`
-		SELECT ?, ?, ?, participant, place, role, amount::numeric, gross_out::numeric, gross_in::numeric, statement, filled::numeric, paid, claimed, defaulted, backed::numeric
-		FROM unnest(?::bytea[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[], ?::bytea[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[])
-			AS new (`+positionColumns+`)`,
-		c.Asset[:], c.Start, generation,
-		column(ps, func(p *row) []byte { return p.Participant[:] }),
-		column(ps, func(p *row) uint64 { return p.Index }),
-		column(ps, func(p *row) int64 { return int64(p.Role) }),
-		column(ps, func(p *row) string { return p.Amount.String() }),
-		column(ps, func(p *row) string { return p.Out.String() }),
-		column(ps, func(p *row) string { return p.In.String() }),
-		column(ps, func(p *row) []byte { return p.Statement[:] }),
-		column(ps, func(p *row) string { return p.Filled.String() }),
-		column(ps, func(p *row) int64 { return bit(p.Flags.Paid) }),
-		column(ps, func(p *row) int64 { return bit(p.Flags.Claimed) }),
-		column(ps, func(p *row) int64 { return bit(p.Flags.Defaulted) }),
-		column(ps, func(p *row) *string { return textOrNull(p.Backed) }))
+// copyIn has PostgreSQL take rows into a table and its columns.
+func (s *session) copyIn(table string, rows copied) error {
+	return s.conn.Raw(func(driver any) error {
+		in := io.MultiReader(strings.NewReader("PGCOPY\n\xff\r\n\x00"+"\x00\x00\x00\x00"+"\x00\x00\x00\x00"), bytes.NewReader(rows), strings.NewReader("\xff\xff"))
+		_, err := driver.(*stdlib.Conn).Conn().PgConn().CopyFrom(context.Background(), in, "COPY "+table+" FROM STDIN (FORMAT binary)")
+		if err != nil {
+			return s.fail(err)
+		}
+		return nil
+	})
+}
+
+// copied is rows in PostgreSQL's binary form.
+type copied []byte
+
+// row begins a row of so many columns.
+func (b *copied) row(columns uint16) { *b = binary.BigEndian.AppendUint16(*b, columns) }
+
+func (b *copied) bytes(v []byte) {
+	*b = append(binary.BigEndian.AppendUint32(*b, uint32(len(v))), v...)
+}
+
+func (b *copied) integer(v int64) {
+	*b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(*b, 8), uint64(v))
+}
+
+// amount writes what numeric reads.
+func (b *copied) amount(a money.Amount) {
+	text := a.String()
+	text = strings.Repeat("0", (4-len(text)%4)%4) + text
+	weight := len(text)/4 - 1
+	digits := make([]uint16, 0, 20)
+	for group := range slices.Chunk([]byte(text), 4) {
+		digits = append(digits, uint16(group[0]-'0')*1000+uint16(group[1]-'0')*100+uint16(group[2]-'0')*10+uint16(group[3]-'0'))
+	}
+	for len(digits) > 0 && digits[len(digits)-1] == 0 {
+		digits = digits[:len(digits)-1]
+	}
+	out := binary.BigEndian.AppendUint32(*b, uint32(8+2*len(digits)))
+	for _, v := range append([]uint16{uint16(len(digits)), uint16(weight), 0, 0}, digits...) {
+		out = binary.BigEndian.AppendUint16(out, v)
+	}
+	*b = out
+}
+
+// amountOrNull writes an amount that is almost always nothing.
+func (b *copied) amountOrNull(a money.Amount) {
+	if a.IsZero() {
+		*b = binary.BigEndian.AppendUint32(*b, math.MaxUint32)
+	} else {
+		b.amount(a)
+	}
 }
 
 // putPositions inserts positions in a file.
@@ -161,5 +246,5 @@ func (t *tx) putPositions(c clearing.CycleRef, generation uint64, ps []clearing.
 		args = append(args, c.Asset[:], c.Start, generation, p.Participant[:], p.Index, p.Role, p.Amount, p.Out, p.In, p.Statement[:], p.Filled,
 			bit(p.Flags.Paid), bit(p.Flags.Claimed), bit(p.Flags.Defaulted), amountOrNull{&p.Backed})
 	}
-	return t.put("position", positionKey(c, generation, ps[0].Participant), positionInsert+" VALUES "+values+strings.Repeat(", "+values, len(ps)-1), args...)
+	return t.put("position", positionKey(c, generation, ps[0].Participant), "INSERT INTO position (asset, cycle_start, generation, "+positionColumns+") VALUES "+values+strings.Repeat(", "+values, len(ps)-1), args...)
 }

@@ -20,6 +20,10 @@ func TestNumbersOfPostgreSQL(t *testing.T) {
 				if err != nil || got.String() != text {
 					t.Errorf("%s is read as %s, %v", text, got, err)
 				}
+				var written copied
+				if written.amount(got); string(written[4:]) != string(columns[0]) {
+					t.Errorf("%s is written as %x, want %x", text, written[4:], columns[0])
+				}
 				return nil
 			})
 		})

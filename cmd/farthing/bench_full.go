@@ -28,7 +28,7 @@ const (
 	// benchPerAccount is how many guarantees an account has in a full book.
 	benchPerAccount = 10
 	// benchPace is how many guarantees come in a second while a cycle closes, one by one.
-	benchPace = 500
+	benchPace = 100
 )
 
 // full has a figure of a full book as its value.
@@ -222,7 +222,7 @@ func (h *benchHouse) restart(ctx context.Context) (seconds float64, err error) {
 // closing closes the cycle while guarantees for the next one come at a steady pace, as they did before.
 func (h *benchHouse) closing(ctx context.Context, figures map[string]float64) error {
 	now := h.b.Now.Add(benchLate)
-	quiet := int(benchPace * h.b.Sizes.Offered.Seconds())
+	quiet := int(benchPace * 2 * h.b.Sizes.Offered.Seconds())
 	list, err := h.b.signedOf(ctx, latePayers, 0, quiet+int(benchPace*benchTimeout.Seconds()))
 	if err != nil {
 		return err
@@ -245,12 +245,12 @@ func (h *benchHouse) closing(ctx context.Context, figures map[string]float64) er
 			}
 		}
 	}()
-	var took time.Duration
+	var took, worked time.Duration
 	closed := make(chan error, 1)
 	go func() {
-		began := time.Now()
+		began, before := time.Now(), h.b.cpu()
 		err := h.house.CloseDue(ctx, now, uint64(now.Unix()))
-		took = time.Since(began)
+		took, worked = time.Since(began), h.b.cpu()-before
 		close(over)
 		closed <- err
 	}()
@@ -258,7 +258,7 @@ func (h *benchHouse) closing(ctx context.Context, figures map[string]float64) er
 	if err := errors.Join(err, <-closed); err != nil {
 		return err
 	}
-	figures["closing"], figures["memory-closing"] = took.Seconds(), megabytes(<-peak-base)
+	figures["closing"], figures["work-closing"], figures["memory-closing"] = took.Seconds(), worked.Seconds()/float64(runtime.GOMAXPROCS(0)), megabytes(<-peak-base)
 	for name, of := range map[string]float64{"latency": 50, "latency-p99": 99} {
 		figures[name+"-before"] = percentile(before, of).Seconds() * 1e3
 		figures[name+"-closing"] = percentile(during, of).Seconds() * 1e3

@@ -49,7 +49,7 @@ var benchSizes = sizes{
 	Signature: 2048, Singles: 512, Batched: 4096, JSON: 4096, Bodies: 16384,
 	Purchases: 1024, Serial: 64, Netted: 20_000, Paid: 512, Unpaid: 8192,
 	Verified: 4096, Calls: 256, Settled: 400, Alone: 64, Open: 1000,
-	Few: 20_000, Stored: 200_000, Closing: 200_000, Measured: 8192,
+	Few: 100_000, Stored: 1_000_000, Closing: 1_000_000, Measured: 8192,
 	Offered: time.Second,
 }
 
