@@ -205,7 +205,7 @@ func (h *handler) answer(r *http.Request, route route) (any, error) {
 			return nil, err
 		}
 	case posts(route.pattern):
-		if err := h.limits.refused.take(h.from(r), 0, now); err != nil {
+		if err := h.limits.refused.has(h.from(r), 1, now); err != nil {
 			return nil, err
 		}
 	case route.pattern != "GET /core/health":

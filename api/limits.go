@@ -38,9 +38,9 @@ type Limits struct {
 
 // Defaults of [Limits].
 var (
-	DefaultLoginRate   = Rate{2, 20}
-	DefaultReadRate    = Rate{50, 200}
-	DefaultRefusedRate = Rate{20, 500}
+	DefaultLoginRate   = Rate{20, 200}
+	DefaultReadRate    = Rate{100, 1000}
+	DefaultRefusedRate = Rate{20, 1000}
 )
 
 // More defaults of [Limits].
@@ -91,8 +91,13 @@ type limiter struct {
 	young, old map[string]*rate.Limiter // guarded by mu
 }
 
-// take takes n of a caller's allowance, or says how long to wait for it. n may be 0: that asks whether anything is left.
-func (l *limiter) take(who string, n int, now time.Time) error {
+// take takes n of a caller's allowance, or says how long to wait for it. More than can be had at once counts as that.
+func (l *limiter) take(who string, n int, now time.Time) error { return l.reserve(who, n, now, true) }
+
+// has says how long to wait until n of a caller's allowance can be taken, and takes nothing.
+func (l *limiter) has(who string, n int, now time.Time) error { return l.reserve(who, n, now, false) }
+
+func (l *limiter) reserve(who string, n int, now time.Time, keep bool) error {
 	if l.PerSecond <= 0 {
 		return nil
 	}
@@ -108,12 +113,13 @@ func (l *limiter) take(who string, n int, now time.Time) error {
 		l.young[who] = one
 	}
 	l.mu.Unlock()
-	asks := n == 0
-	n = min(max(1, n), one.Burst())
-	r := one.ReserveN(now, n)
+	r := one.ReserveN(now, min(n, one.Burst()))
 	wait := r.DelayFrom(now)
-	if asks || wait > 0 {
+	if !keep || wait > 0 {
 		r.CancelAt(now)
+	}
+	if over := n - one.Burst(); over > 0 && !keep {
+		wait = max(wait, time.Duration(float64(over)/l.PerSecond*float64(time.Second)))
 	}
 	if wait == 0 {
 		return nil

@@ -146,12 +146,19 @@ func (h *handler) admit(r *http.Request, list []guarantee.Signed, batch bool, co
 	out, errs := make([]any, len(list)), make([]error, len(list))
 	begun := time.Now()
 	requests, place := make([]clearing.Request, 0, len(list)), make([]int, 0, len(list))
+	// Of a payer's allowance is taken only what the payer has signed: nobody can use up another's.
+	now, asked := h.Now(), make(map[evm.Address]int)
 	for i, s := range list {
-		if errs[i] = h.limits.payer.take(string(s.Claims.Payer[:]), 1, h.Now()); errs[i] == nil {
+		payer := s.Claims.Payer
+		if errs[i] = h.limits.payer.has(string(payer[:]), asked[payer]+1, now); errs[i] == nil {
+			asked[payer]++
 			requests, place = append(requests, clearing.Request{Signed: s, Batch: batch, Cover: cover}), append(place, i)
 		}
 	}
-	for k, res := range h.House.Admit(r.Context(), requests, h.Now()) {
+	for k, res := range h.House.Admit(r.Context(), requests, now) {
+		if payer := requests[k].Signed.Claims.Payer; !res.Digest.IsZero() {
+			_ = h.limits.payer.take(string(payer[:]), 1, now)
+		}
 		out[place[k]], errs[place[k]] = certificateAnswer{res.Certificate, res.Replayed}, res.Err
 		switch {
 		case res.Err == nil && res.Replayed:

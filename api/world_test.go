@@ -93,6 +93,9 @@ var keys = func() []*evm.PrivateKey {
 
 func party(i int) evm.Address { return keys[i].Address() }
 
+// plenty is a limit that no test reaches unless it wants to.
+var plenty = Rate{PerSecond: 1e6, Burst: 1e6}
+
 // operator is in charge of the clearing house.
 var operator = keys[3]
 
@@ -168,7 +171,7 @@ func newWorld(t *testing.T, change ...func(*Config, *clearing.Config)) *world {
 	hc := clearing.Config{Book: w.memory, Chain: packer{}, Deployment: deployment, Authority: authority}
 	c := Config{
 		Tokens: []network.Token{{Symbol: "USDC", Address: dollar, Decimals: 6}}, RPCURL: "https://rpc.example.org",
-		Admins: []evm.Address{operator.Address()}, Limits: Limits{Read: Rate{PerSecond: 1e6, Burst: 1e6}},
+		Admins: []evm.Address{operator.Address()}, Limits: Limits{Login: plenty, Read: plenty, Refused: plenty},
 		Log: slog.New(slog.NewJSONHandler(w.log, nil)),
 		Now: func() time.Time { w.mu.Lock(); defer w.mu.Unlock(); return w.now },
 	}
