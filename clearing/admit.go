@@ -83,21 +83,39 @@ func (h *House) Admit(ctx context.Context, reqs []Request, now time.Time) []Resu
 		}
 	})
 
-	var good []int
+	shards := make([][]int, len(h.admits)) // of what is good so far
 	for i, it := range items {
 		if it.err == nil {
 			it.err = ErrUnfinished // until a run says otherwise
-			good = append(good, i)
+			payer := it.Signed.Claims.Payer
+			shard := int(payer[len(payer)-1]) % len(shards)
+			shards[shard] = append(shards[shard], i)
 		}
 	}
-	for part := range slices.Chunk(good, h.BatchMax) {
+	var wg sync.WaitGroup
+	for n, shard := range shards {
+		if len(shard) == 0 {
+			continue
+		}
+		wg.Go(func() { h.admitShard(ctx, &h.admits[n], items, shard) })
+	}
+	wg.Wait()
+
+	results := make([]Result, len(items))
+	parallel(len(items), func(i int) { results[i] = h.certify(items[i]) })
+	return results
+}
+
+// admitShard has the items at some places admitted, as many at once as one transaction takes.
+func (h *House) admitShard(ctx context.Context, shard *gather[*admission], items []*admission, places []int) {
+	for part := range slices.Chunk(places, h.BatchMax) {
 		group := make([]*admission, len(part))
 		for k, i := range part {
 			group[k] = items[i]
 		}
 		err := notCancelled(ctx)
 		if err == nil {
-			err = h.admits.do(ctx, group)
+			err = shard.do(ctx, group)
 		}
 		if err != nil {
 			for _, i := range part { // a run may still be writing to the others
@@ -105,10 +123,6 @@ func (h *House) Admit(ctx context.Context, reqs []Request, now time.Time) []Resu
 			}
 		}
 	}
-
-	results := make([]Result, len(items))
-	parallel(len(items), func(i int) { results[i] = h.certify(items[i]) })
-	return results
 }
 
 // verify makes the checks that need no book.

@@ -13,11 +13,13 @@ import (
 // Book keeps everything that the clearing house knows. Write runs fn in one transaction: when Write returns nil, what fn
 // wrote is on disk; when it returns an error, none of it is. Implementations may run several callers' closures in one
 // physical transaction, one after the other, and may run a closure again after undoing it, so fn must not keep what it
-// read from a run that failed. Writes may run side by side, also on several nodes, and are serializable all the same: what
-// fn read still holds when its writes become visible. What that takes of fn is said at the methods of [Tx]: a payer's
-// account is read before anything else of that payer, and those that read several do it in one order, or else are run
-// again. An error of Write does not always mean that nothing is on disk (the answer to the commit may be lost), so callers write what
-// can be asked for again. A Tx is for the goroutine that runs fn, and only until fn returns.
+// read from a run that failed. An error of Write does not always mean that nothing is on disk (the answer to the commit may
+// be lost), so callers write what can be asked for again. A Tx is for the goroutine that runs fn, and only until fn returns.
+//
+// Writes may run side by side, also on several nodes, and are serializable all the same: what fn read still holds when its
+// writes become visible. What that takes of fn is said at the methods of [Tx]: a payer's account is read before anything
+// else of that payer, and who reads several rows does it in one order, or else is run again. A book that has a method
+// SideBySide() int says by it how many groups of admissions are best written at once.
 type Book interface {
 	Read(ctx context.Context, fn func(Tx) error) error
 	Write(ctx context.Context, fn func(Tx) error) error

@@ -48,10 +48,10 @@ type Config struct {
 type House struct {
 	Config // as New completed it; to be read, not changed
 
-	height    uint8       // chunks hold 2^height positions
-	separator evm.Hash    // of claims
-	domains   [2]evm.Hash // of certificates of version 1 and 2
-	admits    gather[*admission]
+	height    uint8                // chunks hold 2^height positions
+	separator evm.Hash             // of claims
+	domains   [2]evm.Hash          // of certificates of version 1 and 2
+	admits    []gather[*admission] // by payer, so that no two groups want one account
 	notes     gather[*noting]
 	trees     treeCache
 	known     roster
@@ -84,7 +84,14 @@ func New(c Config) (*House, error) {
 		Config: c, height: uint8(bits.TrailingZeros(uint(c.ChunkMax))),
 		separator: c.Deployment.ClaimsSeparator(), domains: [2]evm.Hash{c.Deployment.DomainOf(1), c.Deployment.DomainOf(2)},
 	}
-	h.admits.max, h.admits.run = c.BatchMax, h.admitGroup
+	side := 1
+	if b, ok := c.Book.(interface{ SideBySide() int }); ok {
+		side = b.SideBySide()
+	}
+	h.admits = make([]gather[*admission], side)
+	for i := range h.admits {
+		h.admits[i].max, h.admits[i].run = c.BatchMax, h.admitGroup
+	}
 	h.notes.max, h.notes.run = c.BatchMax, h.noteGroup
 	return h, nil
 }

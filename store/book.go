@@ -12,6 +12,18 @@ import (
 // book is the clearing house's view. It implements [clearing.Book].
 type book struct{ s *Store }
 
+// admissionsAtOnce is how many groups of admissions are written at once on PostgreSQL: while one waits for the disk or the
+// network others are at work, and they are still large.
+const admissionsAtOnce = 4
+
+// SideBySide tells the house what [clearing.Book] says.
+func (b book) SideBySide() int {
+	if b.s.dialect.locks {
+		return admissionsAtOnce
+	}
+	return 1
+}
+
 // Read implements [clearing.Book]: fn sees one snapshot and can change nothing.
 func (b book) Read(ctx context.Context, fn func(clearing.Tx) error) error {
 	return b.s.read(ctx, func(s *session) error { return fn(&tx{session: s, stop: ctx.Err}) })
