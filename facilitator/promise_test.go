@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -578,5 +579,37 @@ func TestTransfersAndGuaranteesBehindTheSameRoutes(t *testing.T) {
 	}
 	if _, ok := s.Find(2, "exact", "eip155:31337"); !ok {
 		t.Error("transfers are gone with the clearing house")
+	}
+}
+
+// Many who settle one guarantee at once get one certificate, and lock it once.
+func TestSettledByManyAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, frontOptions{})
+	r := asks(500)
+	text := body(f.promise(f.sign(r), r), r)
+	answers := make([]map[string]any, 16)
+	var all sync.WaitGroup
+	for i := range answers {
+		all.Go(func() {
+			resp, err := http.Post(f.server.URL+"/settle", "application/json", bytes.NewReader(text))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			if err := json.NewDecoder(resp.Body).Decode(&answers[i]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for i, a := range answers {
+		if a["success"] != true || fmt.Sprint(a["certificate"]) != fmt.Sprint(answers[0]["certificate"]) {
+			t.Errorf("%d: %v", i, a)
+		}
+	}
+	if f.exposure() != 500 {
+		t.Errorf("%d is locked, want 500", f.exposure())
 	}
 }

@@ -450,6 +450,11 @@ const scenarios = {
       const bad = await post('/settle', { ...body, paymentRequirements: { ...paymentRequirements, ...(version === 1 ? { maxAmountRequired: '2501' } : { amount: '2501' }) } });
       assert.deepEqual([bad.status, bad.success, bad.certificate], [200, false, undefined]);
       assert.notEqual(bad.error ?? '', '');
+      const beyond = { ...paymentRequirements, ...(version === 1 ? { maxAmountRequired: '1000000000' } : { amount: '1000000000' }) };
+      const much = await buyer.sign(buyer.claims({ recipient: seller.address, asset: token, amount: 1000000000n, reqId: randomId() }));
+      const over = { ...body, paymentRequirements: beyond, paymentPayload: envelope({ resource: { url: 'https://api.example.com/x' } }, beyond, much, version) };
+      assert.equal((await post('/verify', over)).isValid, !options.sees);
+      assert.equal((await post('/settle', over)).success, false);
       did('settled', { version });
     }
   },

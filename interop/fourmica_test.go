@@ -122,7 +122,7 @@ func TestClientOf4Mica(t *testing.T) {
 	})
 	t.Run("settles through the core", func(t *testing.T) {
 		t.Parallel()
-		town.does(t, "facilitator", options{"keys": town.keys(t, 2), "facilitator": town.core}, "supported", "settled", "settled")
+		town.does(t, "facilitator", options{"keys": town.keys(t, 2), "facilitator": town.core, "sees": true}, "supported", "settled", "settled")
 	})
 	t.Run("settles through a front", func(t *testing.T) {
 		t.Parallel()

@@ -59,7 +59,8 @@ neither amount nor recipient, which the payer signed.
   farthing facilitator --dev
   farthing facilitator --network base-sepolia --rpc-url URL --key lane.json
   farthing facilitator --network base,arbitrum --rpc-url URL1 --rpc-url URL2 --key lane.json --lane lane2.json
-  farthing facilitator --clearing-house URL       (guarantees only: no chain, no key, no book)
+  farthing facilitator --clearing-house URL       (guarantees only: no chain, no key, no book; with a --key that the
+                                                  clearing house knows as a facilitator /verify sees collateral too)
 
 Before it serves it compares with the chain: the chain's id, each token's signing domain and methods, and that
 x402's contracts are there. A token that answers differently is not offered, and it says so.
@@ -186,8 +187,16 @@ func serveFacilitator(ctx context.Context, f *facilitator.Facilitator, listener 
 
 // houses are the clearing houses that the flags name. Each has to answer once, since its chain and key are its word.
 func (c *facilitatorCmd) houses(r *run) (houses []facilitator.House, err error) {
+	var options []client.Option
+	if len(c.ClearingHouse) > 0 && r.cli.Key != "" {
+		key, err := r.signer()
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, client.WithSigner(key))
+	}
 	for _, url := range c.ClearingHouse {
-		house, err := client.New(url)
+		house, err := client.New(url, options...)
 		if err != nil {
 			return nil, err
 		}
