@@ -248,7 +248,8 @@ func (h *handler) assetOrOnly(r *http.Request) (evm.Address, error) {
 	return h.asset(text)
 }
 
-// paymentAnswer has 4Mica's members first. There is no transaction behind a guarantee, so tx_hash is empty.
+// paymentAnswer has 4Mica's members first. There is no transaction behind a guarantee, so tx_hash is empty; what waits for a
+// validator is not verified.
 type paymentAnswer struct {
 	User      evm.Address `json:"user_address"`
 	Recipient evm.Address `json:"recipient_address"`
@@ -301,7 +302,7 @@ func (h *handler) payments(r *http.Request) (any, error) {
 func paymentOf(s clearing.Standing) paymentAnswer {
 	g, c := s.Guarantee, s.Guarantee.Signed.Claims
 	return paymentAnswer{
-		User: c.Payer, Recipient: c.Payee, Amount: hexAmount(g.Payable), Verified: true,
+		User: c.Payer, Recipient: c.Payee, Amount: hexAmount(g.Payable), Verified: s.Status != clearing.StatusPending,
 		Finalized: s.Status == clearing.StatusSettled || s.Status == clearing.StatusRemunerate,
 		Failed:    s.Status == clearing.StatusDisputed || s.Status == clearing.StatusCancelled, CreatedAt: g.At / 1000,
 		Asset: c.Asset, Guarantee: guarantee.ID(c, g.Cycle.Start), Digest: g.Digest, CycleText: g.Cycle.String(), Status: s.Status,

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { getAddress, keccak256, toHex, zeroAddress } from 'viem';
 import { options, say } from './common.mjs';
-import { Client, CoreError, agent, clearingHouse, cycleId, envelope, fold, leafOf, unwrap, wrap } from './fourmica.mjs';
+import { Client, CoreError, agent, clearingHouse, cycleId, envelope, fold, leafOf, unwrap, validationRegistry, wrap } from './fourmica.mjs';
 
 const did = (what, more = {}) => say({ did: what, ...more });
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -201,13 +201,13 @@ const scenarios = {
 
   // guarantee2: a guarantee that depends on a validator.
   async guarantee2() {
-    const [buyer, seller] = await Promise.all(options.keys.map(open));
+    const [buyer, seller, validator] = await Promise.all(options.keys.map(open));
     assert(buyer.second.enabled && buyer.versions.includes(2));
     const [registry] = buyer.params.trusted_validation_registries;
     const token = await asset(buyer);
     await funded(buyer, token, dollars(2));
     const policy = {
-      validationRegistryAddress: registry, validationChainId: buyer.params.chain_id, validatorAddress: seller.address, validatorAgentId: '42',
+      validationRegistryAddress: registry, validationChainId: buyer.params.chain_id, validatorAddress: validator.address, validatorAgentId: '42',
       minValidationScore: 80, jobHash: keccak256('0x01'), requiredValidationTag: 'hard-finality',
     };
     const claims = buyer.claims({ recipient: seller.address, asset: token, amount: dollars(0.5), reqId: randomId(), policy });
@@ -218,8 +218,32 @@ const scenarios = {
     did('guarantee v2', { cycle: cycleId(c.cycleId), request: claims.validation_request_hash });
     const foreign = buyer.claims({ recipient: seller.address, asset: token, amount: 1n, reqId: randomId(), policy: { ...policy, validationRegistryAddress: seller.address } });
     await refused(400, async () => seller.issue(await buyer.sign(foreign)));
-    await refused(400, async () => seller.issue(await buyer.sign({ ...claims, validation_subject_hash: keccak256('0x02') })));
+    const unbound = buyer.claims({ recipient: seller.address, asset: token, amount: 1n, reqId: randomId(), policy });
+    await refused(400, async () => seller.issue(await buyer.sign({ ...unbound, validation_subject_hash: keccak256('0x02') })));
     did('refusals v2');
+
+    // It waits for its validator, and is netted in the first cycle whose cutoff comes after the answer.
+    const mine = async () => (await seller.payments()).find((x) => BigInt(x.amount) === dollars(0.5));
+    assert.equal((await mine()).verified, false);
+    assert.equal(BigInt((await buyer.assetBalance(token)).locked), dollars(0.5));
+    did('waits');
+    const answer = (functionName, args, by) => by.send({ address: registry, abi: validationRegistry, functionName, args });
+    await answer('validationRequest', [validator.address, 42n, '', claims.validation_request_hash], seller);
+    await answer('validationResponse', [claims.validation_request_hash, 80, '', keccak256('0x03'), 'hard-finality'], validator);
+    await until('validated', async () => (await mine()).verified);
+    did('validated');
+    const { length_seconds: length } = buyer.params.schedules.find((s) => getAddress(s.asset_address) === token);
+    const start = claims.timestamp - (claims.timestamp % length);
+    const proof = await until('netted', async () => {
+      for (let n = 0; n < 5; n++) {
+        const found = await soon(() => seller.proof(`${token.toLowerCase()}:${start + n * length}`))();
+        if (found) return found;
+      }
+      return undefined;
+    });
+    assert.equal(BigInt(proof.net_credit), dollars(0.5));
+    assert.equal(fold(proof.leaf, proof.proof), proof.merkle_root);
+    did('netted', { cycle: proof.cycle_id });
   },
 
   // cycle: three parties to the end of a cycle, every action on the chain; and a withdrawal.

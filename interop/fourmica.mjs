@@ -40,6 +40,11 @@ export const clearingHouse = parseAbi([
   'function participantLeaf(bytes32 cycleId, address asset, address participant, uint256 amount, uint8 role) view returns (bytes32)',
 ]);
 
+export const validationRegistry = parseAbi([
+  'function validationRequest(address validator, uint256 agentId, string uri, bytes32 requestHash)',
+  'function validationResponse(bytes32 requestHash, uint8 response, string uri, bytes32 responseHash, string tag)',
+]);
+
 const erc20 = parseAbi([
   'function approve(address spender, uint256 amount) returns (bool)',
   'function allowance(address owner, address spender) view returns (uint256)',

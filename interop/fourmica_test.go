@@ -105,6 +105,10 @@ func TestClientOf4Mica(t *testing.T) {
 		town.does(t, "core", options{"keys": town.keys(t, 2)},
 			"params", "login", "refresh", "deposit", "guarantee v1", "refusals", "eip191", "reads", "logout")
 	})
+	t.Run("guarantees that depend on a validator", func(t *testing.T) {
+		t.Parallel()
+		town.does(t, "guarantee2", options{"keys": town.keys(t, 3)}, "guarantee v2", "refusals v2", "waits", "validated", "netted")
+	})
 	t.Run("cycle", func(t *testing.T) {
 		t.Parallel()
 		town.does(t, "cycle", options{"keys": town.keys(t, 3)},
