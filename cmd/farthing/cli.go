@@ -42,6 +42,7 @@ type cli struct {
 	Serve  serveCmd  `cmd:"" group:"Run" help:"Run a clearing house."`
 	Deploy deployCmd `cmd:"" group:"Run" help:"Put the contracts on a chain."`
 	Member memberCmd `cmd:"" group:"Run" help:"Admit, suspend and remove those whom a clearing house serves."`
+	Backup backupCmd `cmd:"" group:"Run" help:"Copy a book in a file while it is in use."`
 
 	KeyVerb    keyCmd    `cmd:"" name:"key" group:"Keys" help:"Make, import and show keys."`
 	SignerVerb signerCmd `cmd:"" name:"signer" group:"Keys" help:"Name who may sign for an address that is paid, and remove them."`

@@ -53,6 +53,7 @@ func (h *house) core(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	c := h.apiConfig()
+	c.Metrics = h.figures()
 	c.Login, c.Admins, c.MetricsOpen = logins, append(c.Admins, h.Operator.Address()), h.Dev
 	c.Limits = api.Limits{Payer: rateOf(f.PayerRate), Post: rateOf(f.AddressRate), Read: rateOf(f.ReadRate)}
 	for _, text := range f.TrustProxy {

@@ -34,6 +34,7 @@ type houseConfig struct {
 	Now        func() time.Time
 	Log        *slog.Logger
 	Story      func(format string, args ...any) // for the operator's eyes: who leads; nil is silent
+	Restored   bool                             // see [house.quiet]
 	// WebhooksPrivate sends webhooks also where only this machine's own network leads; in development they always are.
 	WebhooksPrivate bool
 
@@ -63,13 +64,15 @@ type house struct {
 
 	leads      atomic.Bool
 	headTime   atomic.Uint64
+	opened     time.Time
+	behind     atomic.Int64           // seconds of the chain that the book lacks
 	freshUntil atomic.Int64           // until when it may certify, in nanoseconds since 1970
 	trouble    atomic.Pointer[string] // why its work as the leader failed; nil if it did not
 	lag        atomic.Pointer[string] // why the book cannot be compared with the chain, or that it lags; nil if it does not
 }
 
 func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
-	h = &house{houseConfig: c}
+	h = &house{houseConfig: c, opened: c.Now()}
 	if h.Story == nil {
 		h.Story = func(string, ...any) {}
 	}

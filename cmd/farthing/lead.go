@@ -140,6 +140,9 @@ func (h *house) compare(ctx context.Context) {
 		tips, err = h.House.Tips(ctx, clearing.Head, 1)
 	}
 	slack := h.slack()
+	if err == nil && len(tips) > 0 {
+		h.behind.Store(int64(head.Time) - int64(min(head.Time, tips[0].Time)))
+	}
 	switch {
 	case ctx.Err() != nil:
 		return

@@ -77,7 +77,9 @@ func (h *house) readable(ctx context.Context) error {
 
 // healthy says whether the work on the chain goes on, as far as this node can tell: its own if it leads, else what it sees of
 // another's.
-func (h *house) healthy(context.Context) error {
+func (h *house) healthy(context.Context) error { return h.ails() }
+
+func (h *house) ails() error {
 	for _, trouble := range []*atomic.Pointer[string]{&h.trouble, &h.lag} {
 		if text := trouble.Load(); text != nil {
 			return errors.New(*text)
@@ -86,10 +88,18 @@ func (h *house) healthy(context.Context) error {
 	return nil
 }
 
-// certifies says whether the node may admit guarantees; see [house.compare].
+// certifies says whether the node may admit guarantees; see [house.compare] and [house.quiet].
 func (h *house) certifies() error {
-	if h.Now().UnixNano() <= h.freshUntil.Load() {
-		return nil
+	if h.Restored && h.Now().Before(h.opened.Add(h.quiet())) {
+		return x402.Errorf("house_behind", "the clearing house was restored and certifies nothing until %s", h.opened.Add(h.quiet()).UTC().Format(time.RFC3339))
 	}
-	return x402.Errorf("house_behind", "the clearing house has not followed the chain for more than %s", h.slack())
+	if h.Now().UnixNano() > h.freshUntil.Load() {
+		return x402.Errorf("house_behind", "the clearing house has not followed the chain for more than %s", h.slack())
+	}
+	return nil
 }
+
+// quiet is how long after a backup was restored nothing is certified. What was certified after the backup is forgotten, and
+// would be certified anew if it came again, perhaps in another cycle, which nobody could tell from fraud. All of it bears a
+// time of before the restart, and after so long such a time is too old.
+func (h *house) quiet() time.Duration { return h.House.Past + h.House.Future }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -209,4 +211,69 @@ func TestTwoNodesNeverPassTheCollateral(t *testing.T) {
 			t.Errorf("a certificate in cycle %s, the book has %s (%v)", cycle, g.Cycle.Ref, err)
 		}
 	}
+}
+
+// A node certifies only while the book is close enough behind the chain that no withdrawal which it has not seen can be
+// paid before a guarantee that it admits is posted; and once it was restored, only when all that it may have forgotten is too
+// old to be asked for.
+func TestANodeThatIsBehindCertifiesNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, townTimes)
+	refuses := func(what string, want bool) {
+		t.Helper()
+		e, coded := x402.AsError(s.house.certifies())
+		if refused := coded && e.Code == "house_behind"; refused != want {
+			t.Errorf("%s: refuses is %v, want %v (%v)", what, refused, want, e)
+		}
+	}
+	refuses("after it caught up at the start", false)
+	slack := int(townTimes.WithdrawalDelay / 8)
+	check(t, s.node.Mine(s.run.ctx, slack)) // nobody follows
+	s.house.compare(s.run.ctx)
+	refuses("a little behind", false)
+	check(t, s.node.Mine(s.run.ctx, slack+1))
+	s.house.compare(s.run.ctx)
+	refuses("further behind than a withdrawal may go unseen", true)
+	if err := s.house.healthy(s.run.ctx); err == nil || !strings.Contains(err.Error(), "the book is at block") {
+		t.Errorf("health says %v", err)
+	}
+	s.house.beat(s.run.ctx) // whoever leads catches up
+	s.house.compare(s.run.ctx)
+	refuses("up to date again", false)
+	check(t, s.house.healthy(s.run.ctx))
+
+	s.house.close()
+	s.config.Restored = true
+	s.house = must(openHouse(s.run.ctx, s.config))(t)
+	refuses("just restored", true)
+	check(t, s.node.AdvanceTime(328*time.Second))
+	s.mine(1)
+	s.house.compare(s.run.ctx)
+	refuses("as long as something from before may be asked for", true)
+	s.mine(1)
+	s.house.compare(s.run.ctx)
+	refuses("when all of that is too old", false)
+}
+
+// Whoever would hand out other certificates, or keep another deployment's book, does not start.
+func TestANodeThatDiffersDoesNotStart(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, townTimes)
+	s.house.close()
+	otherKey, otherDomain := s.config, s.config
+	otherKey.Authority = must(devAuthority(filepath.Join(t.TempDir(), "bls.json")))(t)
+	otherDomain.Deployment.Name = "4Mica elsewhere"
+	for want, config := range map[string]houseConfig{
+		"the certificate key given is not the one that the vault": otherKey,
+		"is of signing domain 4Mica 0x":                           otherDomain,
+	} {
+		h, err := openHouse(s.run.ctx, config)
+		if err == nil {
+			h.close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, have %v", want, err)
+		}
+	}
+	s.house = must(openHouse(s.run.ctx, s.config))(t)
 }

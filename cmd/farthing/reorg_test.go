@@ -18,13 +18,14 @@ import (
 // stage is a clearing house over a chain that makes a block only when told to, with a clock that is the chain's: what a
 // test sees depends on nothing but what it did.
 type stage struct {
-	t     *testing.T
-	run   *run
-	node  *devchain.Chain
-	house *house
-	token evm.Address
-	serve guarantee.Deployment
-	reqs  uint64
+	t      *testing.T
+	run    *run
+	node   *devchain.Chain
+	house  *house
+	config houseConfig
+	token  evm.Address
+	serve  guarantee.Deployment
+	reqs   uint64
 }
 
 func newStage(t *testing.T, length times) *stage { return newStageOf(t, length, nil) }
@@ -51,10 +52,11 @@ func newStageOf(t *testing.T, length times, assets func(*stage) []network.Token)
 		return err
 	})
 	s.token, s.serve = d.Assets[0].Address, d.guarantees()
-	s.house = must(openHouse(s.run.ctx, houseConfig{
+	s.config = houseConfig{
 		RPC: s.node.URL(), Deployment: d, Operator: devOperator(), Authority: authority, Book: filepath.Join(dir, "house.db"),
 		Depth: 1, Listen: "127.0.0.1:0", Dev: true, Now: s.node.Time, Log: s.run.log,
-	}))(t)
+	}
+	s.house = must(openHouse(s.run.ctx, s.config))(t)
 	t.Cleanup(s.house.close)
 	return s
 }

@@ -14,6 +14,7 @@ type serveCmd struct {
 	Listen     string   `default:"127.0.0.1:4010" help:"Address to serve on." placeholder:"HOST:PORT"`
 	Depth      int      `default:"-1" help:"Blocks on top of one before it counts; default by network." placeholder:"N"`
 	Registry   []string `help:"Registry whose validators' answers are trusted, beside those of the deployment file. Repeat for several." placeholder:"ADDRESS"`
+	Restored   bool     `help:"The book was restored from a backup: certify nothing until what it may have forgotten is too old to be asked for again."`
 	houseFront
 	deskFlags
 
@@ -77,7 +78,7 @@ func (c *serveCmd) Run(r *run) error {
 	h, err := openHouse(r.ctx, houseConfig{
 		Desk: deskSpec{On: deskChain(all, d), Lanes: lanes}, DeskFlags: c.deskFlags, Front: c.houseFront,
 		RPC: c.RPCURL, Deployment: d, Operator: key, Authority: authority, Book: book, Depth: depthOf(on, c.Depth),
-		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log, Story: r.say, WebhooksPrivate: c.WebhooksPrivate,
+		Listen: c.Listen, Dev: isDev, Now: r.Now, Log: r.log, Story: r.say, Restored: c.Restored, WebhooksPrivate: c.WebhooksPrivate,
 	})
 	if err != nil {
 		return err
@@ -89,6 +90,9 @@ func (c *serveCmd) Run(r *run) error {
 		}); err != nil {
 			return err
 		}
+	}
+	if c.Restored {
+		r.say("restored    certifies nothing for %s: see docs/operating.md", h.quiet())
 	}
 	if err := c.announce(r, h); err != nil {
 		return err
