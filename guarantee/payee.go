@@ -52,6 +52,13 @@ func Matches(s Signed, r x402.Requirements) error {
 	return nil
 }
 
+// PolicyOf returns the policy that a requirement wants claims to depend on, without the hashes that follow from claims, and
+// nil if it wants none. Errors are those of [Matches] for the requirement itself.
+func PolicyOf(r x402.Requirements) (*Policy, error) {
+	w, err := readRequirement(r)
+	return w.policy, err
+}
+
 // Meets checks that claims depend on a policy that their payee itself made, whatever its Subject and Request. Errors are
 // those of [Matches].
 func Meets(c Claims, want Policy, chainID uint64) error {

@@ -189,7 +189,7 @@ func (r row) certificate(raw json.RawMessage) (*guarantee.Certificate, error) {
 		return nil, err
 	}
 	d := guarantee.Deployment{ChainID: r.ChainID, Vault: r.Vault}
-	if domain != d.CertificateDomain() || claims.ReqID != r.Terms || claims.Payee != r.Payee || claims.Asset != r.Asset || claims.Amount != r.Amount {
+	if domain != d.DomainOf(claims.Version()) || claims.ReqID != r.Terms || claims.Payee != r.Payee || claims.Asset != r.Asset || claims.Amount != r.Amount {
 		return nil, errOtherCertificate
 	}
 	return &cert, nil

@@ -26,7 +26,14 @@ func asked(o option) x402.Requirements {
 
 func (byGuarantee) read(l *look, o *option) string {
 	claims := guarantee.Claims{Payee: o.payee, Asset: o.token.Address, Amount: o.amount}
-	if err := guarantee.Matches(guarantee.Signed{Claims: claims}, asked(*o)); err != nil {
+	policy, err := guarantee.PolicyOf(asked(*o))
+	if policy != nil {
+		claims = claims.Bind(*policy)
+	}
+	if err == nil {
+		err = guarantee.Matches(guarantee.Signed{Claims: claims}, asked(*o))
+	}
+	if err != nil {
 		return "asks for more than a promise: " + err.Error()
 	}
 	trusted, err := l.houses()
