@@ -31,6 +31,7 @@ type Purchase struct {
 	Charged     money.Amount // what it costs; 0 unless State is Charged
 	Digest      evm.Hash     // of what was signed: names a guarantee at its clearing house
 	Credit      money.Amount // what came out of credit that the seller kept, beside Charged
+	Attest      Attest       // whether the payee has signed the receipt
 	Returned    *Returned    // what was given back; nil if nothing was, as far as the payer was told
 	Code        string       // why it is void, or not known
 	Transaction string       // hash of the transaction that paid, as the receipt names it; empty if none
@@ -63,6 +64,9 @@ func (r Purchase) String() string {
 		}
 		if r.Bundle != nil {
 			line += " · " + r.Bundle.String()
+		}
+		if r.Attest == Refuted {
+			line += " · the signed receipt does not hold"
 		}
 		return line + r.returned()
 	case Void:
@@ -164,7 +168,7 @@ func (r row) receipt() Purchase {
 		ID: r.ID, State: r.State, At: r.At, Method: r.Method, URL: r.URL, Way: r.wayName(), Network: r.Network,
 		Asset: money.Asset{Symbol: r.Symbol, Decimals: r.Decimals, Dollar: true}, Address: r.Asset, Payee: r.Payee,
 		Signed: r.Amount, Charged: r.Charged, Digest: r.Digest, Code: r.Code, Proven: r.Proven, Transaction: r.Tx, Assumed: r.assumed(),
-		Credit: r.Credit, Returned: r.Returned,
+		Credit: r.Credit, Attest: r.Attest, Returned: r.Returned,
 	}
 	var w x402.SettleResponse
 	if len(r.Receipt) == 0 || json.Unmarshal(r.Receipt, &w) != nil || len(w.Certificate) == 0 {

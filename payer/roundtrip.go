@@ -352,6 +352,9 @@ func (p *Payer) sign(ctx context.Context, r *row, o option, t terms, body []byte
 		accepted.Resource = r.URL
 	}
 	r.Terms = accepted.Hash()
+	if err := checkOffer(t, o); err != nil {
+		return err
+	}
 	payload, extensions, err := o.way.sign(ctx, p, o, r)
 	if err != nil {
 		return fmt.Errorf("pay for %s: %w", r.URL, err)

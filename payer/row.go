@@ -69,6 +69,7 @@ type row struct {
 	Code    string          `json:"code,omitempty"`   // why it is void or not known
 	Credit  money.Amount    `json:"credit,omitzero"`  // that paid besides, by the seller's word
 	Receipt json.RawMessage `json:"receipt,omitempty"`
+	Attest  Attest          `json:"attest,omitempty"` // of Receipt
 
 	Returned *Returned  `json:"returned,omitempty"`
 	DoneAt   *time.Time `json:"doneAt,omitempty"`
@@ -108,6 +109,7 @@ func (r *row) settle(receipt *x402.SettleResponse, now time.Time) {
 	if raw, err := json.Marshal(receipt); err == nil {
 		r.Receipt = raw
 	}
+	r.Attest = r.attest(*receipt)
 	if tx, err := evm.ParseHash(cmp.Or(receipt.Transaction, receipt.TxHash)); err == nil && r.Transfer != "" {
 		r.Tx = tx.String()
 	}

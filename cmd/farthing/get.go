@@ -231,23 +231,11 @@ func (c *getCmd) payer(r *run) (p *payer.Payer, done func(), err error) {
 	if offline := c.Receipt != ""; !offline {
 		urls := c.RPCURL
 		if r.cli.Dev {
-			v, err := r.venue(venueFlags{Asset: "USDC"}, key)
+			live, on, err := r.devBuyer(key, &all, r.devFunds)
 			if err != nil {
 				return nil, nil, err
 			}
-			defer v.Close()
-			if err := r.devFunds(v, key); err != nil {
-				return nil, nil, err
-			}
-			config.ClearingHouse, config.Networks = v.House.URL(), []string{v.Chain.Name}
-			if all, err = paidOn(all, v.Chain); err != nil {
-				return nil, nil, err
-			}
-			live, err := r.findDev()
-			if err != nil {
-				return nil, nil, err
-			}
-			urls = []string{live.Chain}
+			config.ClearingHouse, config.Networks, urls = live.House, []string{on}, []string{live.Chain}
 		}
 		if wallet, err = r.wallet(key, urls); err != nil {
 			return nil, nil, err
@@ -276,6 +264,24 @@ func (c *getCmd) payer(r *run) (p *payer.Payer, done func(), err error) {
 		return nil, nil, err
 	}
 	return p, func() { p.Close(); release() }, nil
+}
+
+// devBuyer gives a development buyer its money, adds the tokens that are cleared there to the networks, and returns where the
+// development chain and its clearing house are, and what the network is called.
+func (r *run) devBuyer(key *evm.PrivateKey, all *network.Registry, fund func(*venue, *evm.PrivateKey) error) (live devState, on string, err error) {
+	v, err := r.venue(venueFlags{Asset: "USDC"}, key)
+	if err != nil {
+		return live, "", err
+	}
+	defer v.Close()
+	if err := fund(v, key); err != nil {
+		return live, "", err
+	}
+	if *all, err = paidOn(*all, v.Chain); err != nil {
+		return live, "", err
+	}
+	live, err = r.findDev()
+	return live, v.Chain.Name, err
 }
 
 // devFunds sees to it that a development buyer has collateral, and that the clearing house counts it.
@@ -456,6 +462,7 @@ type receiptView struct {
 	Payment  *evm.Hash   `json:"authorization,omitempty"` // of a transfer, or a draw
 	Tx       string      `json:"transaction,omitempty"`
 	Code     string      `json:"code,omitempty"`
+	Attest   string      `json:"signedReceipt,omitempty"` // attested, refuted
 	Bundle   *bundleView `json:"bundle,omitempty"`
 
 	Returned *payer.Returned `json:"returned,omitempty"`
@@ -477,7 +484,7 @@ type bundleView struct {
 func receiptJSON(p payer.Purchase) receiptView {
 	v := receiptView{
 		Purchase: p.ID, State: p.State, At: p.At, Method: p.Method, URL: p.URL, Way: p.Way, Network: p.Network, Asset: p.Address,
-		Payee: p.Payee, Signed: p.Signed.String(), Charged: p.Charged.String(), Tx: p.Transaction, Code: p.Code, Returned: p.Returned,
+		Payee: p.Payee, Signed: p.Signed.String(), Charged: p.Charged.String(), Tx: p.Transaction, Code: p.Code, Attest: string(p.Attest), Returned: p.Returned,
 	}
 	if !p.Credit.IsZero() {
 		v.Credit = p.Credit.String()

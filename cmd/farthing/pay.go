@@ -155,18 +155,7 @@ func (c *payCmd) payer(r *run) (p *payer.Payer, done func(), err error) {
 	config.Key = key
 	urls := c.RPCURL
 	if r.cli.Dev && c.Receipt == "" {
-		v, err := r.venue(venueFlags{Asset: "USDC"}, key)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer v.Close()
-		if err := r.fund(v, key); err != nil {
-			return nil, nil, err
-		}
-		if all, err = paidOn(all, v.Chain); err != nil {
-			return nil, nil, err
-		}
-		live, err := r.findDev()
+		live, _, err := r.devBuyer(key, &all, r.fund)
 		if err != nil {
 			return nil, nil, err
 		}
