@@ -16,6 +16,7 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/money"
 	"github.com/farthing402/farthing/network"
+	"github.com/farthing402/farthing/webhook/courier"
 )
 
 // metrics are what the handler counts, in the registry of its configuration beside what others count there.
@@ -51,6 +52,16 @@ func newMetrics(c Config, l *limits) *metrics {
 	m.registry.MustRegister(m.requests, m.seconds, m.items, m.admission, &cycleFigures{house: c.House, tokens: c.Tokens, now: c.Now},
 		gauge("farthing_items_open", "Guarantees and notes that are worked on.", func() float64 { return float64(l.items.used.Load()) }),
 		gauge("farthing_body_bytes_open", "Bytes of request bodies that are held.", func() float64 { return float64(l.bytes.used.Load()) }))
+	if c.Webhooks != nil {
+		count := func(name, help string, labels prometheus.Labels, f func(courier.Counts) uint64) {
+			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
+				func() float64 { return float64(f(c.Webhooks.Counts())) }))
+		}
+		const attempts = "farthing_webhook_attempts_total"
+		count(attempts, "Attempts to deliver a webhook, by result.", prometheus.Labels{"result": "delivered"}, func(n courier.Counts) uint64 { return n.Delivered })
+		count(attempts, "Attempts to deliver a webhook, by result.", prometheus.Labels{"result": "failed"}, func(n courier.Counts) uint64 { return n.Failed })
+		count("farthing_webhooks_given_up_total", "Webhooks that were not delivered in time.", nil, func(n courier.Counts) uint64 { return n.GivenUp })
+	}
 	return m
 }
 

@@ -115,6 +115,9 @@ func TestWebhookRoutes(t *testing.T) {
 			if len(got) != 2 || got[1].ID != got[0].ID {
 				t.Errorf("asked for again: %v", got)
 			}
+			if _, out := w.ask("GET", "/metrics", nil); !strings.Contains(string(out), `farthing_webhook_attempts_total{result="delivered"} 2`) {
+				t.Errorf("the metrics do not count two attempts: %s", out)
+			}
 			into[map[string]any](w, "PATCH", base+"/"+id, map[string]any{"status": "disabled"})
 			if status, out := w.ask("POST", base+"/"+id+"/test", nil); status != http.StatusConflict || code(out) != "webhook_disabled" {
 				t.Errorf("testing what is disabled: %d %s", status, out)
@@ -179,13 +182,22 @@ func TestWebhookRefusals(t *testing.T) {
 	}
 }
 
-// Without a login nobody has webhooks.
+// Without a login nobody has webhooks, and with one each its own.
 func TestWebhooksNeedALogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for _, path := range []string{"/core/users/" + party(0).Lower() + "/webhooks", "/core/admin/webhooks", "/core/admin/webhooks/ep_1/deliveries"} {
+	own := "/core/users/" + party(0).Lower() + "/webhooks"
+	for _, path := range []string{own, "/core/admin/webhooks", "/core/admin/webhooks/ep_1/deliveries"} {
 		if status, out := w.as(nil, "GET", path, nil); status != http.StatusUnauthorized || code(out) != "unauthorized" {
 			t.Errorf("GET %s: %d %s", path, status, out)
+		}
+	}
+	// Nor has anybody those of another wallet or of the operator, whatever the route.
+	for _, r := range w.handler.(*handler).webhookRoutes() {
+		method, path, _ := strings.Cut(r.pattern, " ")
+		path = strings.NewReplacer("{user}", party(0).Lower(), "{id}", "ep_1", "{event}", "evt_1").Replace(path)
+		if status, out := w.as(keys[1], method, path, nil); status != http.StatusForbidden || code(out) != "forbidden" {
+			t.Errorf("%s %s as somebody else: %d %s", method, path, status, out)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/farthing402/farthing/clearing"
@@ -47,6 +48,20 @@ type Config struct {
 // Courier derives and delivers. Make one with [New].
 type Courier struct {
 	c Config
+
+	delivered, failed, givenUp atomic.Uint64
+}
+
+// Counts are what a courier has done since it was made.
+type Counts struct {
+	Delivered uint64 // attempts that were accepted
+	Failed    uint64 // attempts that were not
+	GivenUp   uint64 // deliveries that ended undelivered
+}
+
+// Counts returns what was done so far.
+func (c *Courier) Counts() Counts {
+	return Counts{c.delivered.Load(), c.failed.Load(), c.givenUp.Load()}
 }
 
 // New makes a courier.
@@ -69,14 +84,15 @@ func New(c Config) (*Courier, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Courier{c}, nil
+	return &Courier{c: c}, nil
 }
 
 // How often Run looks for something new, and forgets what is old.
 const (
 	lookEvery  = time.Second
 	pruneEvery = time.Minute
-	pruneRows  = 1000
+	pruneRows  = 1000 // in one write
+	pruneSteps = 50   // at a time
 )
 
 // Run derives and delivers until ctx ends and the attempts under way have ended. Trouble is logged, and tried again.
@@ -97,8 +113,12 @@ func (c *Courier) lead(ctx context.Context) error {
 	c.repeat(ctx, "webhooks not derived", func(ctx context.Context) error {
 		if now := c.c.Now(); now.Sub(pruned) >= pruneEvery {
 			pruned = now
-			if _, err := c.c.Book.Prune(ctx, now.Add(-keep), pruneRows); err != nil {
-				return err
+			for range pruneSteps {
+				if n, err := c.c.Book.Prune(ctx, now.Add(-keep), pruneRows); err != nil {
+					return err
+				} else if n < pruneRows {
+					break
+				}
 			}
 		}
 		return c.Derive(ctx)

@@ -90,6 +90,15 @@ func (c *Courier) deliver(ctx context.Context, j Job) error {
 		return nil
 	}
 	o := c.decide(j, a, retryAfter)
+	switch o.State {
+	case Delivered:
+		c.delivered.Add(1)
+	case Failed:
+		c.givenUp.Add(1)
+		fallthrough
+	default:
+		c.failed.Add(1)
+	}
 	if o.Status != "" {
 		c.c.Log.Info("webhook endpoint "+string(o.Status), "endpoint", j.Endpoint.ID, "reason", o.Reason)
 	}
