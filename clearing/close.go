@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/farthing402/farthing/evm"
@@ -341,17 +342,18 @@ func (h *House) releaseDue(tx Tx, c *Cycle, t clocks) error {
 		return nil
 	}
 	var wants []want
+	positions := sync.OnceValues(func() ([]Position, error) { return tx.Positions(c.Ref, c.Generation) })
 	for i := range c.Posted {
-		wants = append(wants, h.wantRelease(tx, *c, c.Generation, i))
+		wants = append(wants, h.wantRelease(*c, c.Generation, i, positions))
 	}
 	return h.ask(tx, c, t, wants, c.Trouble)
 }
 
-func (h *House) wantRelease(tx Tx, c Cycle, generation, chunk uint64) want {
+func (h *House) wantRelease(c Cycle, generation, chunk uint64, positions func() ([]Position, error)) want {
 	return want{
 		id: func(try uint64) string { return fmt.Sprintf("release/%s/%d/%d/%d", c.Ref, generation, chunk, try) },
 		pack: func() (evm.Call, error) {
-			ps, err := tx.Positions(c.Ref, generation)
+			ps, err := positions()
 			if err != nil {
 				return evm.Call{}, err
 			}

@@ -95,7 +95,7 @@ func (h *House) committed(v *view, c *Cycle, b Block, e Event) (ignored string, 
 		c.Trouble = fmt.Sprintf("sealed with root %s and total %s, which is not what the house netted", e.Root.Short(), e.Amount)
 		return "", nil
 	}
-	ps, err := v.tx.Positions(c.Ref, c.Generation)
+	ps, err := v.positions(c.Ref, c.Generation)
 	if err != nil {
 		return "", err
 	}
@@ -114,6 +114,22 @@ func (h *House) committed(v *view, c *Cycle, b Block, e Event) (ignored string, 
 	}
 	c.Status, c.Tries, c.RetryAt, c.Trouble = Committed, 0, 0, ""
 	return "", nil
+}
+
+// positions returns a cycle's positions, with the accounts that they lock or take from read together: there may be a
+// hundred thousand.
+func (v *view) positions(ref CycleRef, generation uint64) ([]Position, error) {
+	ps, err := v.tx.Positions(ref, generation)
+	if err != nil {
+		return nil, err
+	}
+	var accounts []AccountKey
+	for _, p := range ps {
+		if p.Role == Debtor || !p.locked().IsZero() {
+			accounts = append(accounts, AccountKey{p.Participant, ref.Asset})
+		}
+	}
+	return ps, v.hold(nil, accounts)
 }
 
 // unlock ends the exposure that a participant had in a cycle.
@@ -220,7 +236,7 @@ func (h *House) voided(v *view, c *Cycle, b Block, e Event) (ignored string, err
 	if !c.sealed() || e.Generation != c.Generation {
 		return "no such seal is known here", nil
 	}
-	ps, err := v.tx.Positions(c.Ref, c.Generation)
+	ps, err := v.positions(c.Ref, c.Generation)
 	if err != nil {
 		return "", err
 	}
@@ -231,7 +247,7 @@ func (h *House) voided(v *view, c *Cycle, b Block, e Event) (ignored string, err
 	}
 	// What was taken goes back before it is taken again: both are sent from one account, in this order.
 	for i := range c.chunks() {
-		w := h.wantRelease(v.tx, *c, c.Generation, i)
+		w := h.wantRelease(*c, c.Generation, i, func() ([]Position, error) { return ps, nil })
 		call, err := w.pack()
 		if err != nil {
 			return "", err
@@ -365,7 +381,7 @@ func (h *House) undoCycleEvent(v *view, e Event, u undo) error {
 
 // unseal takes back what committed did to the accounts.
 func (h *House) unseal(v *view, c Cycle) error {
-	ps, err := v.tx.Positions(c.Ref, c.Generation)
+	ps, err := v.positions(c.Ref, c.Generation)
 	if err != nil {
 		return err
 	}
@@ -384,7 +400,7 @@ func (h *House) unseal(v *view, c Cycle) error {
 
 // unvoid takes back what voided did to the accounts and positions.
 func (h *House) unvoid(v *view, c, before Cycle) error {
-	ps, err := v.tx.Positions(before.Ref, before.Generation)
+	ps, err := v.positions(before.Ref, before.Generation)
 	if err != nil {
 		return err
 	}

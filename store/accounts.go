@@ -160,7 +160,7 @@ func checkSide(a ledger.Account) error {
 	return checkShared(a)
 }
 
-// AddTransfer implements [clearing.Tx].
+// AddTransfer implements [clearing.Tx]. The row is written with others.
 func (t *tx) AddTransfer(tr ledger.Transfer) error {
 	if err := errors.Join(checkSide(tr.Debit), checkSide(tr.Credit)); err != nil {
 		return fmt.Errorf("transfer %s: %w", tr.ID, err)
@@ -168,14 +168,34 @@ func (t *tx) AddTransfer(tr ledger.Transfer) error {
 	if tr.Debit.Asset != tr.Credit.Asset {
 		return fmt.Errorf("transfer %s: its sides differ in asset", tr.ID)
 	}
-	d, c := tr.Debit, tr.Credit
-	return t.put("transfer", tr.ID, `INSERT INTO transfer (id, asset, debit_kind, debit_owner, debit_cycle, credit_kind, credit_owner, credit_cycle, amount)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		tr.ID, d.Asset[:], string(d.Kind), d.Owner[:], d.Cycle[:], string(c.Kind), c.Owner[:], c.Cycle[:], tr.Amount)
+	t.transfers = append(t.transfers, tr)
+	return nil
+}
+
+const transferColumns = "id, asset, debit_kind, debit_owner, debit_cycle, credit_kind, credit_owner, credit_cycle, amount"
+
+// insertTransfers writes what was added.
+func (t *tx) insertTransfers() error {
+	added := t.transfers
+	t.transfers = nil
+	if len(added) > 0 && t.dialect.locks {
+		return t.insertTransfersAtOnce(added)
+	}
+	for _, tr := range added {
+		d, c := tr.Debit, tr.Credit
+		if err := t.put("transfer", tr.ID, "INSERT INTO transfer ("+transferColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			tr.ID, d.Asset[:], string(d.Kind), d.Owner[:], d.Cycle[:], string(c.Kind), c.Owner[:], c.Cycle[:], tr.Amount); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DropTransfer implements [clearing.Tx].
 func (t *tx) DropTransfer(id string) error {
+	if err := t.flush(); err != nil {
+		return err
+	}
 	return t.change("transfer", id, "DELETE FROM transfer WHERE id = ?", id)
 }
 

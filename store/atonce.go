@@ -7,6 +7,7 @@ import (
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
+	"github.com/farthing402/farthing/ledger"
 	"github.com/farthing402/farthing/money"
 )
 
@@ -154,6 +155,22 @@ func (t *tx) putAccountsAtOnce(rows []clearing.Account) error {
 		column(rows, func(a *row) int64 { return bit(a.LimitedHead) }),
 		column(rows, func(a *row) int64 { return bit(a.LimitedConfirmed) }),
 		column(rows, func(a *row) int64 { return bit(a.AutoSettle) }))
+}
+
+func (t *tx) insertTransfersAtOnce(rows []ledger.Transfer) error {
+	type row = ledger.Transfer
+	return t.put("transfer", rows[0].ID, `INSERT INTO transfer (`+transferColumns+`)
+		SELECT id, asset, debit_kind, debit_owner, debit_cycle, credit_kind, credit_owner, credit_cycle, amount::numeric
+		FROM unnest(?::text[], ?::bytea[], ?::text[], ?::bytea[], ?::bytea[], ?::text[], ?::bytea[], ?::bytea[], ?::text[]) AS new (`+transferColumns+`)`,
+		column(rows, func(r *row) string { return r.ID }),
+		column(rows, func(r *row) []byte { return r.Debit.Asset[:] }),
+		column(rows, func(r *row) string { return string(r.Debit.Kind) }),
+		column(rows, func(r *row) []byte { return r.Debit.Owner[:] }),
+		column(rows, func(r *row) []byte { return r.Debit.Cycle[:] }),
+		column(rows, func(r *row) string { return string(r.Credit.Kind) }),
+		column(rows, func(r *row) []byte { return r.Credit.Owner[:] }),
+		column(rows, func(r *row) []byte { return r.Credit.Cycle[:] }),
+		column(rows, func(r *row) string { return r.Amount.String() }))
 }
 
 // putSumsAtOnce adds to the sums what has changed.

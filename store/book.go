@@ -7,6 +7,7 @@ import (
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/ledger"
 )
 
 // book is the clearing house's view. It implements [clearing.Book].
@@ -45,9 +46,10 @@ type tx struct {
 	*session
 	stop func() error // why to stop a long read
 	// What is to be written, many rows at a time: when somebody wants to read it, or at the end.
-	added    []clearing.Guarantee
-	accounts map[[2]evm.Address]clearing.Account
-	sums     map[payerCycle]*sum
+	added     []clearing.Guarantee
+	accounts  map[[2]evm.Address]clearing.Account
+	sums      map[payerCycle]*sum
+	transfers []ledger.Transfer
 	// What was not there when it was read, by key. It cannot be locked; putting it is inserting it, and if somebody else was
 	// faster the write is run again.
 	absent map[any]bool
@@ -55,7 +57,7 @@ type tx struct {
 
 // flush writes what was gathered; it ends every transaction that succeeds.
 func (t *tx) flush() error {
-	if len(t.added)+len(t.accounts)+len(t.sums) == 0 {
+	if len(t.added)+len(t.accounts)+len(t.sums)+len(t.transfers) == 0 {
 		return nil
 	}
 	if err := t.insertGuarantees(); err != nil {
@@ -64,7 +66,10 @@ func (t *tx) flush() error {
 	if err := t.putAccounts(); err != nil {
 		return err
 	}
-	return t.putSums()
+	if err := t.putSums(); err != nil {
+		return err
+	}
+	return t.insertTransfers()
 }
 
 // remember notes whether the row of a key was there when this write read it.

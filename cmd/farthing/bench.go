@@ -100,6 +100,7 @@ var contests = []contest{
 		{name: "close-latency", unit: "ms", value: "latency-closing", baseline: "latency-before", goal: 2, most: true, counted: true},
 		{name: "close-latency-p99", unit: "ms", value: "latency-p99-closing", baseline: "latency-p99-before", goal: 2, most: true, counted: true},
 		{name: "close-memory", unit: "MB", value: "memory-closing", counted: true},
+		{name: "seal", unit: "s", value: "seal", counted: true},
 		{name: "open-memory", unit: "MB", value: "memory-open", goal: 180, most: true, counted: true},
 		{name: "restart", unit: "s", value: "restart", goal: 2, most: true, counted: true},
 		{name: "cpu-stored", unit: "µs/guarantee", value: "cpu-many", baseline: "cpu-few", goal: 1.15, most: true, counted: true},

@@ -58,7 +58,7 @@ func (b *bench) side(ctx context.Context, name string) (side, error) {
 		return b.offered(ctx, 0.42)
 	case "offered-60":
 		return b.offered(ctx, 0.6)
-	case "closing", "latency-before", "latency-closing", "latency-p99-before", "latency-p99-closing", "work-closing", "memory-closing", "memory-open", "restart", "cpu-few", "cpu-many":
+	case "closing", "latency-before", "latency-closing", "latency-p99-before", "latency-p99-closing", "work-closing", "memory-closing", "memory-open", "seal", "restart", "cpu-few", "cpu-many":
 		return b.full(name), nil
 	case "signature":
 		return b.signature(), nil
