@@ -147,7 +147,13 @@ func (h *handler) caller(r *http.Request) (caller, error) {
 	if h.Inside {
 		return caller{wallet: clearing.Wallet{Role: RoleFacilitator, Scopes: Scopes}}, nil
 	}
-	if text := r.Header.Get("X-API-Key"); text != "" && h.Login != nil && r.Header.Get("Authorization") == "" {
+	text := r.Header.Get("X-API-Key")
+	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") && strings.HasPrefix(token, login.KeyPrefix) {
+		text = token // from programs that can send no other header, such as Prometheus
+	} else if scheme != "" {
+		text = ""
+	}
+	if text != "" && h.Login != nil {
 		k, err := h.Login.Key(r.Context(), text)
 		return caller{key: &k}, err
 	}

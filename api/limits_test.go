@@ -309,6 +309,9 @@ func TestMetrics(t *testing.T) {
 	if status != 200 || !strings.HasPrefix(h.Get("Content-Type"), "text/plain") {
 		t.Fatalf("%d %s", status, body)
 	}
+	if status, _, _ := w.send("GET", "/metrics", http.Header{"Authorization": {"Bearer " + text}}, nil); status != 200 {
+		t.Errorf("the key as a bearer token: %d", status)
+	}
 	for _, want := range []string{
 		`farthing_guarantees_total{result="certified"} 2`, `farthing_guarantees_total{result="replayed"} 1`,
 		`farthing_guarantees_total{result="collateral_insufficient"} 1`, `farthing_guarantees_total{result="malformed_request"} 1`,

@@ -23,10 +23,10 @@ const (
 
 var keyScopes = []string{ScopeSuspend, ScopeKeys, ScopeMembers, ScopeMetrics, ScopeWebhooks}
 
-const (
-	keyPrefix    = "ak_"
-	keyNameBytes = 100
-)
+// KeyPrefix is what the text of every API key begins with.
+const KeyPrefix = "ak_"
+
+const keyNameBytes = 100
 
 // Key is an API key as it is kept.
 type Key struct {
@@ -53,7 +53,7 @@ func (s *Service) NewKey(ctx context.Context, name string, scopes []string, now 
 	}
 	var secret [40]byte
 	_, _ = rand.Read(secret[:]) // never fails
-	text := keyPrefix + hex.EncodeToString(secret[8:])
+	text := KeyPrefix + hex.EncodeToString(secret[8:])
 	k := Key{
 		ID: hex.EncodeToString(secret[:8]), Name: name, Hash: hashText(text), Scopes: slices.Compact(slices.Sorted(slices.Values(scopes))),
 		Created: now.UTC().Truncate(time.Millisecond),
@@ -84,7 +84,7 @@ func (s *Service) RevokeKey(ctx context.Context, id string, now time.Time) (k Ke
 // Key returns whose key a text is. The error is api_key_invalid for one that is none, or was revoked.
 func (s *Service) Key(ctx context.Context, text string) (k Key, err error) {
 	var found bool
-	if strings.HasPrefix(text, keyPrefix) {
+	if strings.HasPrefix(text, KeyPrefix) {
 		err = s.Book.Read(ctx, func(tx Tx) (err error) { k, found, err = tx.KeyByHash(hashText(text)); return err })
 	}
 	if err == nil && (!found || !k.Revoked.IsZero()) {

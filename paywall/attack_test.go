@@ -360,12 +360,16 @@ func (w *world) schedule() {
 func TestAHouseThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name string
-		err  error
-		code string
+		name   string
+		err    error
+		code   string
+		status int
+		after  string // when to ask again
 	}{
-		{"in time", x402.Errorf("house_unreachable", "clearing house timed out after 2s"), "house_unreachable"},
-		{"in words that anyone knows", errors.New("connection refused"), "house_unreachable"},
+		{"in time", x402.Errorf("house_unreachable", "clearing house timed out after 2s"), "house_unreachable", 503, "1"},
+		{"in words that anyone knows", errors.New("connection refused"), "house_unreachable", 503, "1"},
+		{"for want of room", &x402.Error{Code: "house_busy", Details: map[string]string{"retryAfter": "7"}}, "house_busy", 503, "7"},
+		{"as it is asked too much", &x402.Error{Code: "rate_limited", Details: map[string]string{"retryAfter": "x\r\ny"}}, "rate_limited", 429, "1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -380,8 +384,8 @@ func TestAHouseThatDoesNotAnswer(t *testing.T) {
 					return guarantee.Certificate{}, c.err
 				}
 			})
-			if a := w.do(paid); a.StatusCode != 503 || a.code() != c.code || a.Header.Get("Retry-After") == "" || ran.Load() != 0 {
-				t.Errorf("status %d, ran %d: %s", a.StatusCode, ran.Load(), a.body)
+			if a := w.do(paid); a.StatusCode != c.status || a.code() != c.code || a.Header.Get("Retry-After") != c.after || ran.Load() != 0 {
+				t.Errorf("status %d, after %s, ran %d: %s", a.StatusCode, a.Header.Get("Retry-After"), ran.Load(), a.body)
 			}
 			// Later than the quote and the timestamp allow, the same payment still buys what it was reserved for.
 			w.clock.advance(5 * time.Minute)
