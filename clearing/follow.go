@@ -31,6 +31,9 @@ func (h *House) Apply(ctx context.Context, stream Stream, b Block, events []Even
 			return err
 		}
 		v := newView(tx)
+		if err := v.holdForBlock(stream, events); err != nil {
+			return err
+		}
 		applied := make([]Event, 0, len(events))
 		for _, e := range events {
 			if stream == Head && !e.Kind.atHead() {
@@ -64,6 +67,23 @@ func (h *House) Apply(ctx context.Context, stream Stream, b Block, events []Even
 		return fmt.Errorf("apply block %d on %s: %w", b.Number, stream, err)
 	}
 	return nil
+}
+
+// holdForBlock reads what a block's events are about, in the one order, as far as the events themselves say it.
+func (v *view) holdForBlock(stream Stream, events []Event) error {
+	var accounts []AccountKey
+	for _, e := range events {
+		switch {
+		case stream == Head && !e.Kind.atHead():
+		case !e.Cycle.IsZero():
+			if _, _, err := v.cycleByID(e.Cycle); err != nil {
+				return err
+			}
+		case !e.Account.IsZero() && e.Kind != AutoSettleSet && e.Kind != SignerSet:
+			accounts = append(accounts, AccountKey{e.Account, e.Asset})
+		}
+	}
+	return v.hold(nil, accounts)
 }
 
 // pruneEvery spreads the cost of forgetting old blocks.
