@@ -237,7 +237,13 @@ func (pw *Paywall) give(ctx context.Context, p purchase.Purchase, r purchase.Ref
 		r.State, r.Reason = purchase.Failed, failed.Code+": "+clip(failed.Error())
 		pw.log.Error("refund failed: the payer is owed it", "purchase", p.ID, "kind", r.Kind, "error", failed)
 	}
-	return r, pw.cfg.Purchases.FinishRefund(ctx, r)
+	err := pw.cfg.Purchases.FinishRefund(ctx, r)
+	if errors.Is(err, purchase.ErrState) { // another gate was faster
+		if now, ok, e := pw.cfg.Purchases.FindRefund(ctx, p.ID); e == nil && ok && now.State == r.State {
+			return now, nil
+		}
+	}
+	return r, err
 }
 
 // giveQueued carries out refunds that are left over.

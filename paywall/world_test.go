@@ -222,6 +222,13 @@ func (b *book) Finish(ctx context.Context, p purchase.Purchase) error {
 	return b.Memory.Finish(ctx, p)
 }
 
+func (b *book) FinishRefund(ctx context.Context, r purchase.Refund) error {
+	if err := b.check("finish refund", purchase.Purchase{ID: r.Purchase}); err != nil {
+		return err
+	}
+	return b.Memory.FinishRefund(ctx, r)
+}
+
 func (b *book) Find(ctx context.Context, payment evm.Hash) (purchase.Purchase, bool, error) {
 	if err := b.check("find", purchase.Purchase{}); err != nil {
 		return purchase.Purchase{}, false, err
