@@ -181,12 +181,8 @@ func confirmedPast(tx Tx, at uint64) (bool, error) {
 
 // applyNet writes what a frozen cycle came to, and asks for the calls that post and seal it.
 func (h *House) applyNet(tx Tx, c *Cycle, t clocks, n net) error {
-	if n.guarantees == 0 {
-		c.Status, c.Trouble = Closed, ""
-		return nil
-	}
-	// A note that came while the netting ran has lowered what its payer owes. Nothing else can have changed: a frozen
-	// cycle takes no guarantees.
+	// While the netting ran, a note may have lowered what a payer owes, and a validator's answer may have let a guarantee in.
+	// Nothing else can have changed: a frozen cycle takes no others.
 	var payable money.Amount
 	for sum, err := range tx.PayableByEach(c.Ref) {
 		if err != nil {
@@ -196,12 +192,19 @@ func (h *House) applyNet(tx Tx, c *Cycle, t clocks, n net) error {
 		i, found := slices.BinarySearchFunc(n.positions, sum.Payer, func(p Position, payer evm.Address) int {
 			return bytes.Compare(p.Participant[:], payer[:])
 		})
-		if !found || n.positions[i].Out != sum.Payable {
+		switch {
+		case found && n.positions[i].Out == sum.Payable:
+		case !found && sum.Payable.IsZero(): // of what was let in, and taken back
+		default:
 			return errMoved
 		}
 	}
 	if payable != n.gross {
 		return errMoved
+	}
+	if n.guarantees == 0 {
+		c.Status, c.Trouble = Closed, ""
+		return nil
 	}
 	h.putNet(c, n)
 	if err := tx.PutPositions(c.Ref, c.Generation, n.positions); err != nil {

@@ -370,37 +370,68 @@ func TestAnswersAreTakenBack(t *testing.T) {
 	w.locked(40)
 }
 
-// A netting that has read a cycle sees that an answer in it was taken back since.
-func TestAnswerTakenBackWhileNetting(t *testing.T) {
+// A netting that has read a cycle sees that an answer in it was taken back since, or that one has come.
+func TestAnswersWhileNetting(t *testing.T) {
 	t.Parallel()
 	w := newJudged(t)
+	w.deposit(2, 100)
 	r := w.depend(0, 1, 40, start)
-	w.owe(0, 1, 10, start)
+	w.owe(2, 1, 10, start)
 	w.answer(r, 80, start+50)
 	w.beats(start+5, start+105)
 	w.mine(start + 110)
 	w.ask(start + 110)
 	tip := w.standing(r).Guarantee.Validation.Block
-	again := &interrupted{Book: w.memory, then: func() {
+	w.closeWhile(start+110, func() {
 		if err := w.Unwind(context.Background(), Confirmed, tip-1); err != nil {
 			t.Error(err)
 		}
-	}}
+	})
+	w.status(Frozen)
+	w.want(r, StatusPending, 0)
+	w.check()
+	w.beats(start+131, start+140) // the blocks of before are no more, and nobody is asked in time
+	if c := w.status(Committed); units(c.Total) != 10 {
+		t.Errorf("total %s", c.Total)
+	}
+
+	// A cycle that seemed to have nothing is not closed over an answer.
+	w = newJudged(t)
+	r = w.depend(0, 1, 40, start)
+	w.beats(start+5, start+105)
+	w.answer(r, 80, start+106)
+	w.mine(start + 110)
+	w.registry.down = errors.New("no answer")
+	w.mine(start + 130) // the cycle waits no longer
+	w.closeWhile(start+130, func() {
+		g := w.standing(r).Guarantee
+		s := Validation{Cycle: start, Answered: start + 106, Block: 1}
+		if err := w.memory.Write(context.Background(), func(tx Tx) error { return tx.PutValidation(g.Digest, g.Payable, s) }); err != nil {
+			t.Error(err)
+		}
+	})
+	w.status(Frozen)
+	w.closeAt(start + 131)
+	w.want(r, StatusNetted, start)
+	w.check()
+}
+
+// closeWhile runs one pass in which something comes between the reading of a netting and its writing.
+func (w *judged) closeWhile(now uint64, then func()) {
+	w.Helper()
+	again := &interrupted{Book: w.memory, then: then}
 	c := w.House.Config
 	c.Book = again
 	h, err := New(c)
 	if err != nil {
-		t.Fatal(err)
+		w.Fatal(err)
 	}
-	if err := h.CloseDue(t.Context(), at(start+110), start+110); err != nil {
-		t.Fatal(err)
+	if err := h.CloseDue(context.Background(), at(now), now); err != nil {
+		w.Fatal(err)
 	}
 	if again.then != nil {
-		t.Fatal("nothing came between")
+		w.Fatal("nothing came between")
 	}
-	w.status(Frozen)
-	w.want(r, StatusPending, 0)
-	w.check()
 }
 
 // interrupted runs something between the reading of a netting and its writing.

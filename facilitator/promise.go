@@ -92,6 +92,9 @@ func (p *promises) read(ctx context.Context, pay x402.Payment, r x402.Requiremen
 		}
 		return s, params, x402.Errorf(code, "%w", err)
 	}
+	if policy := s.Claims.Policy; policy != nil && !slices.Contains(params.Registries, policy.Registry) {
+		return s, params, x402.Errorf("registry_untrusted", "the clearing house does not trust the registry %s", policy.Registry)
+	}
 	// Whether a text signature counts is the clearing house's to say.
 	switch _, err := s.Verify(params.Deployment.ClaimsSeparator(), guarantee.Rules{EIP191: true}); {
 	case errors.Is(err, evm.ErrHighS):
@@ -129,7 +132,7 @@ func (p *promises) verify(ctx context.Context, pay x402.Payment, r x402.Requirem
 	switch {
 	case silent(err):
 		return s, err
-	case err == nil && known.Signed.Claims == s.Claims:
+	case err == nil && known.Signed.Claims.Equal(s.Claims):
 		return s, nil
 	}
 	return s, refused

@@ -45,6 +45,7 @@ type front struct {
 
 type frontOptions struct {
 	closed bool // the house tells nobody's balance
+	judges bool // the house trusts the chain's registry of validators
 	house  func(facilitator.House) facilitator.House
 	config func(*facilitator.Config)
 }
@@ -65,7 +66,11 @@ func newFront(t *testing.T, o frontOptions) *front {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.house, err = clearing.New(clearing.Config{Book: clearing.NewMemory(), Chain: chain, Deployment: f.d, Authority: authority}); err != nil {
+	config := clearing.Config{Book: clearing.NewMemory(), Chain: chain, Deployment: f.d, Authority: authority}
+	if o.judges {
+		config.Registries, config.Registry = []evm.Address{sim.Registry}, chain
+	}
+	if f.house, err = clearing.New(config); err != nil {
 		t.Fatal(err)
 	}
 	events := []clearing.Event{
@@ -127,6 +132,50 @@ func (f *front) promise(s guarantee.Signed, r x402.Requirements) x402.Payment {
 		f.Fatal(err)
 	}
 	return p
+}
+
+// Guarantees that depend on a validator are verified, settled and answered again like others, where the house trusts the
+// registry; the terms are held to.
+func TestGuaranteesThatDependOnAValidator(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, frontOptions{judges: true})
+	with := func(registry evm.Address) x402.Requirements {
+		r := asks(700)
+		policy := guarantee.Policy{Registry: registry, ChainID: 31337, Validator: evm.Address{1}, AgentID: evm.Hash{31: 1}, MinScore: 80, JobHash: evm.Hash{2}}
+		for member, value := range policy.Extra() {
+			text, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Extra[member] = text
+		}
+		return r
+	}
+	r := with(sim.Registry)
+	s := f.sign(r)
+	pay := f.promise(s, r)
+	for range 2 {
+		if v, err := f.http.Verify(t.Context(), pay, r); err != nil || !v.IsValid {
+			t.Fatalf("verify %+v, %v", v, err)
+		}
+		settled, err := f.http.Settle(t.Context(), pay, r)
+		if err != nil || !settled.Success {
+			t.Fatalf("settle %+v, %v", settled, err)
+		}
+		f.now.Add(400) // beyond the window: it is known all the same
+	}
+	if f.exposure() != 700 {
+		t.Errorf("%d is locked", f.exposure())
+	}
+	f.now.Add(-800)
+	other := with(evm.Address{9})
+	if v, err := f.http.Verify(t.Context(), f.promise(f.sign(other), other), other); err != nil || v.IsValid {
+		t.Errorf("a registry that nobody trusts: %+v, %v", v, err)
+	}
+	plain := f.sign(asks(700))
+	if v, err := f.http.Verify(t.Context(), f.promise(plain, r), r); err != nil || v.IsValid {
+		t.Errorf("a promise without the condition: %+v, %v", v, err)
+	}
 }
 
 // exposure is what the buyer has promised, in the house's book.

@@ -139,12 +139,29 @@ func (w *world) checkGuarantees(tx clearing.Tx) error {
 			}
 		}
 	}
+	for _, asset := range assets {
+		for g, err := range tx.Guarantees(clearing.Nowhere(asset)) {
+			if err != nil {
+				return err
+			}
+			if _, twice := in[g.Digest]; twice || g.Signed.Claims.Policy == nil {
+				return broken("guarantee %s waits for nothing", g.Digest)
+			}
+			in[g.Digest] = g
+			if err := w.checkGuarantee(g, clearing.Cycle{Ref: clearing.Nowhere(asset)}); err != nil {
+				return err
+			}
+			if g.Validation.Cancelled {
+				w.given++
+			}
+		}
+	}
 	for _, h := range w.certs {
 		g, ok := in[h.digest]
 		if !ok {
 			return broken("a payee holds a certificate of %s, which is not in the book", h.digest)
 		}
-		if again := guarantee.EncodeClaims(deployment.CertificateDomain(), g.Cycle.ID(), g.Signed.Claims); !slices.Equal(again, h.cert.Claims) {
+		if again := guarantee.EncodeClaims(deployment.DomainOf(g.Signed.Claims.Version()), g.Cycle.ID(), g.Signed.Claims); !slices.Equal(again, h.cert.Claims) {
 			return broken("the certificate of %s has other bytes than the book", h.digest)
 		}
 	}
@@ -152,22 +169,42 @@ func (w *world) checkGuarantees(tx clearing.Tx) error {
 }
 
 func (w *world) checkGuarantee(g clearing.Guarantee, c clearing.Cycle) error {
-	if s, ok := w.signed[g.Digest]; !ok || s != g.Signed {
+	if s, ok := w.signed[g.Digest]; !ok || !s.Claims.Equal(g.Signed.Claims) || s.Signature != g.Signed.Signature || s.Form != g.Signed.Form {
 		return broken("guarantee %s was never signed like that", g.Digest)
 	}
-	if g.Cycle != c.Ref {
-		return broken("guarantee %s is of cycle %s, listed under %s", g.Digest, g.Cycle, c.Ref)
+	if g.Netting() != c.Ref {
+		return broken("guarantee %s is netted by cycle %s, listed under %s", g.Digest, g.Netting(), c.Ref)
+	}
+	if v := g.Validation; v != nil && v.Cycle != 0 {
+		if !w.wasAnswered(g) || v.Answered > c.CutoffAt {
+			return broken("guarantee %s is netted by cycle %s, and was not answered at %d", g.Digest, c.Ref, v.Answered)
+		}
+		if c.Ref != g.Cycle {
+			w.carried++
+		}
 	}
 	if why := w.refused[g.Digest]; why != nil {
 		return broken("guarantee %s is in the book, but was refused: %v", g.Digest, why)
 	}
-	if g.Payable != g.Signed.Claims.Amount && !slices.Contains(w.notes[g.Digest], g.Payable) {
+	cancelled := g.Validation != nil && g.Validation.Cancelled && g.Payable.IsZero()
+	if !cancelled && g.Payable != g.Signed.Claims.Amount && !slices.Contains(w.notes[g.Digest], g.Payable) {
 		return broken("guarantee %s pays %s, which nobody signed", g.Digest, g.Payable)
 	}
 	if lowest, ok := w.acked[g.Digest]; ok && lowest.Less(g.Payable) {
 		return broken("guarantee %s pays %s, a note of %s was taken", g.Digest, g.Payable, lowest)
 	}
 	return nil
+}
+
+// wasAnswered reports whether the validator ever gave the answer by which a guarantee is netted, in a block that there was.
+func (w *world) wasAnswered(g clearing.Guarantee) bool {
+	p := g.Signed.Claims.Policy
+	for _, b := range w.chain.known {
+		if a := b.state.answers[p.Request]; a.LastUpdate == g.Validation.Answered && p.Met(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkAccounts compares what the house knows with the chain as it was at the blocks that the house has seen.
@@ -378,6 +415,9 @@ func (w *world) quiesce() error {
 		if err := w.follow(h); err != nil {
 			return err
 		}
+		if err := h.AskValidators(context.Background(), w.time()); err != nil {
+			return err
+		}
 		if err := h.CloseDue(context.Background(), w.time(), w.chain.Head().Time); err != nil {
 			return err
 		}
@@ -414,6 +454,14 @@ func (w *world) unfinished() (open *clearing.Cycle, err error) {
 			for _, c := range cycles {
 				if c.Status != clearing.Failed || c.RetryAt != 0 && c.Tries < 5 {
 					open = &c
+				}
+			}
+			for g, err := range tx.Guarantees(clearing.Nowhere(asset)) {
+				if err != nil {
+					return err
+				}
+				if g.Pending() {
+					open = &clearing.Cycle{Ref: g.Cycle, Status: "waited for by a validator"}
 				}
 			}
 		}

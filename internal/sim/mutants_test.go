@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -29,6 +30,7 @@ type withTx struct {
 	addGuarantee   func(clearing.Guarantee) error
 	lowerGuarantee func() error
 	pledge         func() error
+	validation     func(clearing.Validation) bool // false: it is lost
 	positions      func([]clearing.Position)
 	mark           func(money.Amount, clearing.PositionFlags) (money.Amount, clearing.PositionFlags)
 	enqueue        func(evm.Call) bool
@@ -110,6 +112,13 @@ func (t withTx) PledgeGuarantee(digest evm.Hash, pledged money.Amount) error {
 	return t.Tx.PledgeGuarantee(digest, pledged)
 }
 
+func (t withTx) PutValidation(digest evm.Hash, payable money.Amount, v clearing.Validation) error {
+	if t.validation != nil && !t.validation(v) {
+		return nil
+	}
+	return t.Tx.PutValidation(digest, payable, v)
+}
+
 func (t withTx) Positions(c clearing.CycleRef, generation uint64) ([]clearing.Position, error) {
 	ps, err := t.Tx.Positions(c, generation)
 	if t.positions != nil {
@@ -167,6 +176,24 @@ func (f *forgetful) Write(ctx context.Context, fn func(clearing.Tx) error) error
 		return err
 	}
 	return nil
+}
+
+// silent is a registry that cannot be reached.
+type silent struct{}
+
+func (silent) Answers(context.Context, clearing.Block, []guarantee.Policy) ([]guarantee.Answer, error) {
+	return nil, errors.New("no answer")
+}
+
+// eager is a registry that says what its validators would have to say.
+type eager struct{}
+
+func (eager) Answers(_ context.Context, at clearing.Block, asked []guarantee.Policy) ([]guarantee.Answer, error) {
+	list := make([]guarantee.Answer, len(asked))
+	for i, p := range asked {
+		list[i] = guarantee.Answer{Validator: p.Validator, AgentID: p.AgentID, Response: p.MinScore, Tag: p.Tag, LastUpdate: at.Time}
+	}
+	return list, nil
 }
 
 const calm, stormy, reckless = 0, 2, 4
@@ -248,6 +275,11 @@ var mutants = []mutant{
 			}
 		}}
 	}},
+	{name: "validators have said what nobody heard", profile: calm, world: func(w *world) { w.registry = eager{} }},
+	{name: "what waited in vain is freed and stays payable", profile: calm, tx: func(_ *faultyBook, tx clearing.Tx) clearing.Tx {
+		return withTx{Tx: tx, validation: func(v clearing.Validation) bool { return !v.Cancelled }}
+	}},
+	{name: "nobody is ever given up", profile: calm, world: func(w *world) { w.registry = silent{} }},
 	{name: "the chain is believed before it is deep enough", profile: calm, world: func(w *world) { w.confirm = 0 }},
 	{name: "a reorganisation is not undone", profile: stormy, tx: func(_ *faultyBook, tx clearing.Tx) clearing.Tx {
 		return withTx{Tx: tx, dropped: func([]clearing.Event) []clearing.Event { return nil }}
@@ -288,6 +320,9 @@ func TestWorldCatchesMutants(t *testing.T) {
 				w.book.mutate = m.tx
 				if m.world != nil {
 					m.world(w)
+					if err := w.rebuild(); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if err := w.run(120); err != nil {
 					t.Logf("seed %d: %v", seed, err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 )
 
@@ -38,6 +39,7 @@ type state struct {
 	cycles    map[evm.Hash]*cycle
 	used      map[evm.Hash]move // authorizations that were carried out, by what the chain does once
 	allowed   map[allowance]money.Amount
+	answers   map[evm.Hash]guarantee.Answer // of validators, by request
 }
 
 // account has a gap instead of a limit, so that one that was never touched has no limit: limit = amountMax − gap.
@@ -97,7 +99,7 @@ func newState() *state {
 		accounts: make(map[ownerAsset]account), auto: make(map[evm.Address]bool), bonds: make(map[evm.Address]money.Amount),
 		held: make(map[evm.Address]money.Amount), wallets: make(map[ownerAsset]money.Amount), minted: make(map[evm.Address]money.Amount),
 		schedules: make(map[evm.Address][]clearing.Schedule), cycles: make(map[evm.Hash]*cycle),
-		signers: make(map[ownerKey]uint64),
+		signers: make(map[ownerKey]uint64), answers: make(map[evm.Hash]guarantee.Answer),
 	}
 }
 
@@ -105,6 +107,7 @@ func (s *state) clone() *state {
 	return &state{
 		nonces: maps.Clone(s.nonces), used: maps.Clone(s.used), allowed: maps.Clone(s.allowed), accounts: maps.Clone(s.accounts), auto: maps.Clone(s.auto), bonds: maps.Clone(s.bonds), held: maps.Clone(s.held),
 		wallets: maps.Clone(s.wallets), minted: maps.Clone(s.minted), schedules: maps.Clone(s.schedules), cycles: maps.Clone(s.cycles), signers: maps.Clone(s.signers),
+		answers: maps.Clone(s.answers),
 	}
 }
 

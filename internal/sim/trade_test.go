@@ -90,8 +90,39 @@ func (w *world) newAsk() ask {
 	case n < 40:
 		w.asRefund(&a, &c)
 	}
+	if w.percent(20) {
+		c = c.Bind(judgement)
+	}
 	a.signed = w.sign(c)
 	return a
+}
+
+// judgement is what guarantees depend on that depend on a validator.
+var judgement = guarantee.Policy{
+	Registry: Registry, ChainID: 31337, Validator: evm.Address{0x1a}, AgentID: evm.Hash{31: 7}, MinScore: 80, JobHash: evm.Hash{1}, Tag: "done",
+}
+
+// validate has the validator answer about a guarantee, whether or not it has before, well enough or not, or somebody else.
+func (w *world) validate() (string, error) {
+	var waiting []held
+	for _, h := range w.certs[max(0, len(w.certs)-60):] {
+		if h.signed.Claims.Policy != nil {
+			waiting = append(waiting, h)
+		}
+	}
+	if len(waiting) == 0 {
+		return "nothing", nil
+	}
+	h := waiting[w.rng.IntN(len(waiting))]
+	a := guarantee.Answer{Validator: judgement.Validator, AgentID: judgement.AgentID, Response: uint8(60 + w.rng.IntN(41)), Tag: judgement.Tag}
+	switch w.rng.IntN(12) {
+	case 0:
+		a.Tag = "begun"
+	case 1:
+		a.Validator[0]++
+	}
+	w.chain.Validate(h.signed.Claims.Policy.Request, a)
+	return fmt.Sprintf("%d for %s", a.Response, h.digest.Short()), nil
 }
 
 // asRefund makes a guarantee a refund that is more than its payer has free, and names claims of the payer's, also old and
@@ -218,7 +249,7 @@ func (w *world) hold(a ask, digest evm.Hash, r clearing.Result, certified bool) 
 		return broken("answered about %s", r.Digest.Short())
 	}
 	domain, cycle, claims, err := guarantee.DecodeClaims(r.Certificate.Claims)
-	if err != nil || domain != deployment.CertificateDomain() || claims != a.signed.Claims || cycle != r.Cycle.ID() {
+	if err != nil || domain != deployment.DomainOf(claims.Version()) || !claims.Equal(a.signed.Claims) || cycle != r.Cycle.ID() {
 		return broken("certificate is of other claims (%v)", err)
 	}
 	if w.percent(8) { // a pairing takes a millisecond
@@ -305,9 +336,11 @@ func (w *world) note() (string, error) {
 		if what == "raise" || slices.ContainsFunc(w.notes[h.digest][:len(w.notes[h.digest])-1], func(a money.Amount) bool { return !n.Amount.Less(a) }) {
 			return what, nil
 		}
+		if g, err := w.kept(h.digest); err != nil || g.Validation != nil && g.Validation.Cancelled {
+			return "too late", err
+		}
 	case errors.Is(err, clearing.ErrPledged):
-		var g clearing.Guarantee
-		err := w.read(func(tx clearing.Tx) (err error) { g, _, err = tx.GuaranteeByDigest(h.digest); return err })
+		g, err := w.kept(h.digest)
 		if err != nil || n.Amount.Less(g.Pledged) {
 			return "pledged", err
 		}
@@ -322,6 +355,12 @@ func (w *world) note() (string, error) {
 		}
 	}
 	return what, broken("note of %s on %s of %s: %v", n.Amount, h.digest.Short(), c.Amount, err)
+}
+
+// kept returns a guarantee as the book has it.
+func (w *world) kept(digest evm.Hash) (g clearing.Guarantee, err error) {
+	err = w.read(func(tx clearing.Tx) (err error) { g, _, err = tx.GuaranteeByDigest(digest); return err })
+	return g, err
 }
 
 // signsFor reports whether a house that has seen what the houses here have seen takes a key's notes for an owner's.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
+	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
 )
 
@@ -33,6 +34,7 @@ const (
 	opRelease      kind = "release"
 	opVoid         kind = "void"
 	opCall         kind = "call"
+	opValidate     kind = "validate"
 )
 
 // op is a call of a contract. Its JSON is the data of the calls that a house asks for.
@@ -53,6 +55,7 @@ type op struct {
 	Proof      []evm.Hash         `json:"proof,omitempty"`
 	Schedule   *clearing.Schedule `json:"schedule,omitempty"`
 	Data       []byte             `json:"data,omitempty"` // of a call of Account
+	Answer     *guarantee.Answer  `json:"answer,omitempty"`
 }
 
 // Mint gives an owner tokens in its wallet.
@@ -194,6 +197,11 @@ func (x *execution) do(o op) error {
 		return x.schedule(*o.Schedule)
 	case opVoid:
 		return x.void(o.Cycle)
+	case opValidate:
+		a := *o.Answer
+		a.Validator, a.LastUpdate = x.from, x.now
+		x.answers[o.Root] = a
+		return nil
 	case opCall:
 		_, err := x.invoke(x.from, o.Account, o.Data)
 		return err

@@ -114,6 +114,7 @@ type world struct {
 	rng      *rand.Rand
 	now      uint64
 	chain    *Chain
+	registry clearing.Registry
 	sender   *Sender
 	backing  backing
 	book     *faultyBook
@@ -137,6 +138,8 @@ type world struct {
 	posted   map[evm.Hash]bool           // checked postings, by cycle and root
 	checked  int                         // writes when the book was last proven
 	covered  int                         // how often refunds were seen that claims back
+	carried  int                         // how often guarantees were seen that a later cycle nets than their certificate's
+	given    int                         // and those that were never validated in time
 
 	trace  func(format string, args ...any)
 	digest []byte // of the whole trace
@@ -156,6 +159,7 @@ func newWorld(seed uint64, p profile, b backing) (*world, error) {
 	if w.chain, err = New(deployment, operator, delay, genesis, schedules...); err != nil {
 		return nil, err
 	}
+	w.registry = w.chain
 	if w.verifier, err = guarantee.NewVerifier(authority.PublicKey(), deployment); err != nil {
 		return nil, err
 	}
@@ -193,6 +197,7 @@ func (w *world) rebuild() error {
 	w.book.dead, w.armed = false, 0
 	config := clearing.Config{
 		Book: w.book, Chain: w.chain, Deployment: deployment, Authority: authority,
+		Registries: []evm.Address{Registry}, Registry: w.registry,
 		Past: 20 * time.Second, Future: 5 * time.Second, BatchMax: 3, ChunkMax: 2,
 	}
 	for i := range w.houses {
@@ -278,6 +283,7 @@ func (w *world) actions() []action {
 		{"withdraw", 5, (*world).withdraw},
 		{"pay", 5, (*world).pay},
 		{"claim", 6, (*world).claim},
+		{"validate", 8, (*world).validate},
 		{"settle by choice", 1, (*world).autoSettle},
 		{"limit", limits, (*world).limit},
 		{"signer", 2, (*world).signer},
@@ -348,6 +354,11 @@ func (w *world) beat() (string, error) {
 	h := w.house()
 	if w.percent(90) {
 		if err := w.tolerated(faults, w.follow(h)); err != nil {
+			return said, err
+		}
+	}
+	if w.percent(90) {
+		if err := w.tolerated(faults, h.AskValidators(context.Background(), w.time())); err != nil {
 			return said, err
 		}
 	}
@@ -576,10 +587,13 @@ func replay(seed uint64, steps int, p profile, err error) string {
 
 // Worlds run from seeds: those given by -sim.seed, or as many as FARTHING_SIM_SEEDS says.
 func TestWorld(t *testing.T) {
-	var covered atomic.Int64
+	var covered, carried, given atomic.Int64
 	t.Cleanup(func() {
 		if covered.Load() == 0 && *seedFlag == 0 {
 			t.Error("in no world claims backed a refund")
+		}
+		if (carried.Load() == 0 || given.Load() == 0) && *seedFlag == 0 {
+			t.Error("in no world a validator answered late, or never")
 		}
 	})
 	eachSeed(t, 15, func(seed uint64) string { return profileOf(seed).name }, func(t *testing.T, seed uint64) {
@@ -595,6 +609,8 @@ func TestWorld(t *testing.T) {
 			t.Fatal(replay(seed, *stepsFlag, p, err))
 		}
 		covered.Add(int64(w.covered))
+		carried.Add(int64(w.carried))
+		given.Add(int64(w.given))
 	})
 }
 
