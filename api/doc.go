@@ -7,8 +7,13 @@
 // # Who may do what
 //
 // Posting guarantees and notes is open to everyone, because the signatures in them are the authority. So is what stands on
-// the chain anyway: cycles, positions, proofs. What tells of one participant's business is served in development mode
-// only, as there is no login yet.
+// the chain anyway: cycles and their times. What tells of one participant's business is shown to that participant, after a
+// login (package login), and to those whom the operator has given a role. docs/spec/house.md has the rules, openapi.yaml the routes.
+//
+// # Limits
+//
+// Each kind of request has a rate, and what is worked on at once has a bound: see [Limits]. Whoever is refused is told when to
+// come again.
 //
 // # Errors
 //

@@ -315,7 +315,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`farthing_guarantees_total{result="certified"} 2`, `farthing_guarantees_total{result="replayed"} 1`,
 		`farthing_guarantees_total{result="collateral_insufficient"} 1`, `farthing_guarantees_total{result="malformed_request"} 1`,
-		`farthing_admission_seconds_count 3`, `farthing_cycles{asset="USDC",state="open"} 1`, `farthing_cycles_net_units{asset="USDC",state="netted"} 0`,
+		`farthing_admission_seconds_count 3`, `farthing_defaults_total 0`, `farthing_cycles{asset="USDC",state="open"} 1`, `farthing_cycles_net_units{asset="USDC",state="netted"} 0`,
 		`farthing_requests_total{path="/core/guarantees",status="200"} 3`,
 	} {
 		if !strings.Contains(string(body), want) {

@@ -50,6 +50,8 @@ func newMetrics(c Config, l *limits) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.items, m.admission, &cycleFigures{house: c.House, tokens: c.Tokens, now: c.Now},
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "farthing_defaults_total", Help: "Marks of default that this node has applied."},
+			func() float64 { return float64(c.House.Defaults()) }),
 		gauge("farthing_items_open", "Guarantees and notes that are worked on.", func() float64 { return float64(l.items.used.Load()) }),
 		gauge("farthing_body_bytes_open", "Bytes of request bodies that are held.", func() float64 { return float64(l.bytes.used.Load()) }))
 	if c.Webhooks != nil {

@@ -23,7 +23,9 @@ func (h *House) Apply(ctx context.Context, stream Stream, b Block, events []Even
 	if stream != Head && stream != Confirmed {
 		return fmt.Errorf("apply block %d: no such stream: %q", b.Number, stream)
 	}
+	var defaults uint64
 	err := h.Book.Write(ctx, func(tx Tx) error {
+		defaults = 0
 		if err := tx.AloneOn(stream); err != nil {
 			return err
 		}
@@ -49,6 +51,9 @@ func (h *House) Apply(ctx context.Context, stream Stream, b Block, events []Even
 				if e.Undo, err = json.Marshal(u); err != nil {
 					return err
 				}
+				if e.Kind == DebtorDefaulted {
+					defaults++
+				}
 			}
 			applied = append(applied, e)
 		}
@@ -66,8 +71,12 @@ func (h *House) Apply(ctx context.Context, stream Stream, b Block, events []Even
 	if err != nil {
 		return fmt.Errorf("apply block %d on %s: %w", b.Number, stream, err)
 	}
+	h.defaults.Add(defaults)
 	return nil
 }
+
+// Defaults returns how many marks of default this house has applied since it was made.
+func (h *House) Defaults() uint64 { return h.defaults.Load() }
 
 // holdForBlock reads what a block's events are about, in the one order, as far as the events themselves say it.
 func (v *view) holdForBlock(stream Stream, events []Event) error {

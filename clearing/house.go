@@ -55,6 +55,7 @@ type House struct {
 	notes     gather[*noting]
 	trees     treeCache
 	known     roster
+	defaults  atomic.Uint64
 	lastCycle atomic.Pointer[CycleRef] // that a guarantee was admitted to
 }
 
