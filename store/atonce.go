@@ -1,8 +1,12 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
@@ -13,6 +17,59 @@ import (
 
 // PostgreSQL takes and gives many rows with one statement, whose arguments are columns; a statement costs as much as
 // several rows. Amounts go as text.
+
+// pending is a statement that is sent with those that follow it, or with the commit.
+type pending struct {
+	table string
+	key   any
+	query string
+	args  []any
+}
+
+// later is put, on PostgreSQL, for who need not know at once: its error is that of the next statement or of the commit.
+func (t *tx) later(table string, key any, query string, args ...any) error {
+	t.pending = append(t.pending, pending{table, key, query, args})
+	return nil
+}
+
+// send sends what is pending, and a last statement unless it is empty, in one go.
+func (s *session) send(last string) error {
+	sent := s.pending
+	s.pending = nil
+	return s.conn.Raw(func(driver any) error {
+		var batch pgx.Batch
+		for _, p := range sent {
+			batch.Queue(s.dialect.rebind(p.query), p.args...)
+		}
+		if last != "" {
+			batch.Queue(last)
+		}
+		results := driver.(*stdlib.Conn).Conn().SendBatch(context.Background(), &batch)
+		for _, p := range sent {
+			if _, err := results.Exec(); err != nil {
+				_ = results.Close() // which says the same
+				return fmt.Errorf("table %s, key %v: %w", p.table, p.key, s.fail(err))
+			}
+		}
+		return results.Close()
+	})
+}
+
+// drain sends what is pending.
+func (s *session) drain() error {
+	if len(s.pending) == 0 {
+		return nil
+	}
+	return s.send("")
+}
+
+// commit ends a transaction on PostgreSQL. If s.failed is nil, an error of it leaves open whether it has been committed.
+func (s *session) commit() error {
+	if len(s.pending) == 0 {
+		return s.control("COMMIT")
+	}
+	return s.send("COMMIT")
+}
 
 // column makes an argument of what each row has.
 func column[R, V any](rows []R, of func(*R) V) []V {
@@ -34,7 +91,7 @@ func textOrNull(a money.Amount) *string {
 
 func (t *tx) insertGuaranteesAtOnce(rows []clearing.Guarantee) error {
 	type row = clearing.Guarantee
-	return t.put("guarantee", rows[0].Digest, `INSERT INTO guarantee (`+guaranteeInserted+`)
+	return t.later("guarantee", rows[0].Digest, `INSERT INTO guarantee (`+guaranteeInserted+`)
 		SELECT payer, asset, payee, req_id, amount::numeric, timestamp, form, signature, digest, cycle_start, payable::numeric,
 			note_reason, note_signature, admitted_at, evidence, backed::numeric, pledged::numeric
 		FROM unnest(?::bytea[], ?::bytea[], ?::bytea[], ?::bytea[], ?::text[], ?::bigint[], ?::text[], ?::bytea[], ?::bytea[], ?::bigint[],
@@ -136,7 +193,7 @@ func (t *tx) putAccountsAtOnce(rows []clearing.Account) error {
 		return nil
 	}
 	type row = clearing.Account
-	return t.put("account", accountKey(rows[0].Owner, rows[0].Asset), `INSERT INTO account (owner, asset, `+accountColumns+`)
+	return t.later("account", accountKey(rows[0].Owner, rows[0].Asset), `INSERT INTO account (owner, asset, `+accountColumns+`)
 		SELECT owner, asset, debits_pending::numeric, debits_posted::numeric, credits_pending::numeric, credits_posted::numeric,
 			withdraw_head::numeric, withdraw_confirmed::numeric, limit_head::numeric, limit_confirmed::numeric,
 			limited_head, limited_confirmed, auto_settle
@@ -159,7 +216,7 @@ func (t *tx) putAccountsAtOnce(rows []clearing.Account) error {
 
 func (t *tx) insertTransfersAtOnce(rows []ledger.Transfer) error {
 	type row = ledger.Transfer
-	return t.put("transfer", rows[0].ID, `INSERT INTO transfer (`+transferColumns+`)
+	return t.later("transfer", rows[0].ID, `INSERT INTO transfer (`+transferColumns+`)
 		SELECT id, asset, debit_kind, debit_owner, debit_cycle, credit_kind, credit_owner, credit_cycle, amount::numeric
 		FROM unnest(?::text[], ?::bytea[], ?::text[], ?::bytea[], ?::bytea[], ?::text[], ?::bytea[], ?::bytea[], ?::text[]) AS new (`+transferColumns+`)`,
 		column(rows, func(r *row) string { return r.ID }),
@@ -192,7 +249,7 @@ func (t *tx) putSumsAtOnce(sums map[payerCycle]*sum) error {
 	if len(payers) == 0 {
 		return nil
 	}
-	return t.put("payer_cycle", fmt.Sprintf("%d payers", len(payers)), `INSERT INTO payer_cycle (payer, asset, cycle_start, payable)
+	return t.later("payer_cycle", fmt.Sprintf("%d payers", len(payers)), `INSERT INTO payer_cycle (payer, asset, cycle_start, payable)
 		SELECT payer, asset, cycle_start, change::numeric FROM unnest(?::bytea[], ?::bytea[], ?::bigint[], ?::text[])
 			AS new (payer, asset, cycle_start, change)
 		ON CONFLICT (payer, asset, cycle_start) DO UPDATE SET payable = payer_cycle.payable + excluded.payable`,

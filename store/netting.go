@@ -24,6 +24,9 @@ import (
 // rawEach calls scan for every row that a query returns on PostgreSQL, with its columns as the server sends them. They are
 // good until scan returns.
 func (s *session) rawEach(query string, args []any, scan func(columns [][]byte) error) error {
+	if err := s.drain(); err != nil {
+		return err
+	}
 	return s.conn.Raw(func(driver any) error {
 		rows, err := driver.(*stdlib.Conn).Conn().Query(context.Background(), s.dialect.rebind(query), args...)
 		if err != nil {
@@ -186,6 +189,9 @@ func (t *tx) copyPositions(c clearing.CycleRef, generation uint64, ps []clearing
 
 // copyIn has PostgreSQL take rows into a table and its columns.
 func (s *session) copyIn(table string, rows copied) error {
+	if err := s.drain(); err != nil {
+		return err
+	}
 	return s.conn.Raw(func(driver any) error {
 		in := io.MultiReader(strings.NewReader("PGCOPY\n\xff\r\n\x00"+"\x00\x00\x00\x00"+"\x00\x00\x00\x00"), bytes.NewReader(rows), strings.NewReader("\xff\xff"))
 		_, err := driver.(*stdlib.Conn).Conn().PgConn().CopyFrom(context.Background(), in, "COPY "+table+" FROM STDIN (FORMAT binary)")

@@ -99,13 +99,17 @@ func (p *pool) once(s **session, fn func(*session) error) (err error) {
 	if err := (*s).failed; err != nil { // fn went on after a statement that ended the transaction
 		return fmt.Errorf("a statement failed: %w", err)
 	}
-	open = false
-	if err := (*s).control("COMMIT"); err != nil {
+	err = (*s).commit()
+	switch {
+	case err == nil:
+		open = false
+		p.commits.Add(1)
+	case (*s).failed == nil: // nobody knows
+		open = false
 		drop(s)
-		return fmt.Errorf("commit: %w", err)
+		err = fmt.Errorf("commit: %w", err)
 	}
-	p.commits.Add(1)
-	return nil
+	return err
 }
 
 // begin begins a transaction, on a new connection if the server has ended the old one meanwhile.

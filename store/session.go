@@ -18,6 +18,7 @@ type session struct {
 	conn     *sql.Conn
 	prepared map[string]*sql.Stmt
 	failed   error // of the first statement of the transaction that failed
+	pending  []pending
 }
 
 func newSession(d *dialect, db *sql.DB, writes bool) (*session, error) {
@@ -30,7 +31,7 @@ func newSession(d *dialect, db *sql.DB, writes bool) (*session, error) {
 
 // begin begins a transaction.
 func (s *session) begin() error {
-	s.failed = nil
+	s.failed, s.pending = nil, nil
 	if s.writes {
 		return s.control(s.dialect.beginWrite)
 	}
@@ -119,6 +120,9 @@ func (s *session) kept() string {
 
 // exec runs a statement and returns how many rows it changed.
 func (s *session) exec(query string, args ...any) (int64, error) {
+	if err := s.drain(); err != nil {
+		return 0, err
+	}
 	stmt, err := s.statement(query)
 	if err != nil {
 		return 0, s.fail(err)
@@ -143,6 +147,9 @@ func (s *session) one(query string, args []any, dest ...any) (found bool, err er
 // each calls scan for every row that a query returns. No other statement may run until it is over: not every database
 // can have two on one connection. An error other than scan's is a [queryError].
 func (s *session) each(query string, args []any, scan func(*sql.Rows) error) error {
+	if err := s.drain(); err != nil {
+		return err
+	}
 	stmt, err := s.statement(query)
 	if err != nil {
 		return queryError{s.fail(err)}
