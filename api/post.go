@@ -92,6 +92,13 @@ func (h *handler) postGuarantees(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(cover) > 0 { // each claim is a look-up, and costs as much as a guarantee
+		free, err := h.begin(r, len(cover))
+		if err != nil {
+			return nil, err
+		}
+		defer free()
+	}
 	list := o.Get("guarantees")
 	if list == nil {
 		s, err := decodeItem[guarantee.Signed](body)
@@ -110,7 +117,10 @@ func (h *handler) postGuarantees(r *http.Request) (any, error) {
 		return nil, x402.Errorf("malformed_request", "one guarantee or many, not both at once")
 	}
 	return many(h, r, list, "not_found", "payer_signature_invalid", func(list []guarantee.Signed) ([]any, []error) {
-		return h.admit(r, list, batch, cover)
+		if len(list) == 1 {
+			return h.admit(r, list, batch, cover)
+		}
+		return h.admit(r, list, batch, nil)
 	})
 }
 
@@ -171,7 +181,8 @@ func (h *handler) admit(r *http.Request, list []guarantee.Signed, batch bool, co
 	return out, errs
 }
 
-// readCover reads the digests of claims that may back the refunds of a request.
+// readCover reads the digests of claims that may back a refund. They go with one guarantee: among several it would not be
+// clear whose they are.
 func readCover(o jsonobject.Object) (cover []evm.Hash, err error) {
 	raw := o.Get("cover")
 	if raw == nil {

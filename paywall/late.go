@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/guarantee"
@@ -106,11 +107,15 @@ func (pw *Paywall) claims(ctx context.Context, v *verifier, p purchase.Purchase)
 	if !listed {
 		return nil, nil
 	}
-	charged, err := pw.cfg.Purchases.Captured(ctx, p.Payee, guarantee.Scheme, p.Network, p.Asset, coverMax)
+	charged, err := pw.cfg.Purchases.Captured(ctx, p.Payee, guarantee.Scheme, p.Network, p.Asset, 4*coverMax)
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(charged, func(a, b purchase.Purchase) int { return b.Charged.Cmp(a.Charged) }) // few of them are to do
 	for _, c := range charged {
+		if len(cover) == coverMax {
+			break
+		}
 		var e evidence
 		var cert guarantee.Certificate
 		if json.Unmarshal(c.Certificate, &e) != nil || json.Unmarshal(e.Certificate, &cert) != nil {
