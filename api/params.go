@@ -97,9 +97,11 @@ type tokenAnswer struct {
 }
 
 func (h *handler) tokens(*http.Request) (any, error) {
-	a := tokensAnswer{h.House.Deployment.ChainID, make([]tokenAnswer, len(h.Tokens))}
-	for i, t := range h.Tokens {
-		a.Tokens[i] = tokenAnswer{t.Symbol, t.Address, t.Decimals}
+	a := tokensAnswer{h.House.Deployment.ChainID, make([]tokenAnswer, 0, len(h.Tokens))}
+	for _, t := range h.Tokens {
+		if !t.Address.IsZero() { // the chain's coin is not listed
+			a.Tokens = append(a.Tokens, tokenAnswer{t.Symbol, t.Address, t.Decimals})
+		}
 	}
 	return a, nil
 }

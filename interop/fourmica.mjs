@@ -6,7 +6,7 @@
 import { bls12_381 } from '@noble/curves/bls12-381';
 import {
   concat, createPublicClient, createWalletClient, decodeAbiParameters, encodeAbiParameters, getAddress, hexToBytes, http, keccak256,
-  parseAbi, parseGwei, toHex,
+  parseAbi, parseGwei, toHex, zeroAddress,
 } from 'viem';
 import { privateKeyToAccount } from 'viem/accounts';
 import { chainOf } from './common.mjs';
@@ -18,9 +18,18 @@ const fees = { maxFeePerGas: parseGwei('0.1'), maxPriorityFeePerGas: parseGwei('
 export const core4mica = parseAbi([
   'function deposit() payable',
   'function depositStablecoin(address asset, uint256 amount)',
+  'function requestWithdrawal(uint256 amount)',
   'function requestWithdrawal(address asset, uint256 amount)',
+  'function cancelWithdrawal()',
   'function cancelWithdrawal(address asset)',
+  'function finalizeWithdrawal()',
   'function finalizeWithdrawal(address asset)',
+  'function collateral(address user) view returns (uint256)',
+  'function collateral(address user, address asset) view returns (uint256)',
+  'function getUser(address user) view returns (uint256 assetCollateral, uint256 withdrawalRequestTimestamp, uint256 withdrawalRequestAmount)',
+  'function getUser(address user, address asset) view returns (uint256 assetCollateral, uint256 withdrawalRequestTimestamp, uint256 withdrawalRequestAmount)',
+  'function withdrawalRequests(address user, address asset) view returns (uint256 timestamp, uint256 amount)',
+  'function GUARANTEE_VERIFICATION_KEY() view returns (bytes32 x_a, bytes32 x_b, bytes32 y_a, bytes32 y_b)',
   'function getUserAllAssets(address user) view returns ((address asset, uint256 collateral, uint256 withdrawalRequestTimestamp, uint256 withdrawalRequestAmount)[])',
   'function getERC20Tokens() view returns (address[])',
   'function guaranteeCapacity(address user, address asset) view returns (uint256)',
@@ -207,12 +216,20 @@ export class Client {
     return this.send({ address: asset, abi: erc20, functionName: 'approve', args: [this.params.contract_address, amount] });
   }
 
+  // deposit puts a token, or with the zero address the chain's coin, into the vault.
   async deposit(asset, amount) {
+    if (asset === zeroAddress) return this.vault('deposit', [], amount);
     await this.approve(asset, amount);
     return this.vault('depositStablecoin', [asset, amount]);
   }
 
+  // withdraw makes one of the three calls of a withdrawal, which name no asset for the chain's coin.
+  withdraw(step, asset, ...amount) {
+    return this.vault(`${step}Withdrawal`, asset === zeroAddress ? amount : [asset, ...amount]);
+  }
+
   balanceOf(asset, owner = this.address) {
+    if (asset === zeroAddress) return this.chain.getBalance({ address: owner });
     return this.chain.readContract({ address: asset, abi: erc20, functionName: 'balanceOf', args: [owner] });
   }
 

@@ -114,6 +114,11 @@ func TestClientOf4Mica(t *testing.T) {
 		town.does(t, "cycle", options{"keys": town.keys(t, 3)},
 			"withdrawal requested", "guarantees", "proofs", "payNetDebit", "markDefaulted", "finalizeCycle", "claimNetCredit", "locks released", "withdrawn")
 	})
+	t.Run("cycle in the chain's coin", func(t *testing.T) {
+		t.Parallel()
+		town.does(t, "cycle", options{"keys": town.keys(t, 3), "coin": true},
+			"withdrawal requested", "guarantees", "proofs", "payNetDebit", "markDefaulted", "finalizeCycle", "claimNetCredit", "locks released", "withdrawn")
+	})
 	t.Run("buys at a gate", func(t *testing.T) {
 		t.Parallel()
 		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, `{"path":%q}`, r.URL.Path) }))

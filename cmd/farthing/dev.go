@@ -21,6 +21,7 @@ import (
 	"github.com/farthing402/farthing/evm/keystore"
 	"github.com/farthing402/farthing/guarantee"
 	"github.com/farthing402/farthing/money"
+	"github.com/farthing402/farthing/network"
 )
 
 // devState is how processes with --dev find each other: who runs the chain and the clearing house, in a file of the data
@@ -231,9 +232,11 @@ func (r *run) devDeployment(rpc, dir string) (deployment, error) {
 	if err != nil {
 		return deployment{}, err
 	}
+	on := mustChain("dev")
+	coin := network.Token{Symbol: on.Native, Decimals: 18} // the zero address
 	return r.deploy(deployPlan{
 		RPC: rpc, File: filepath.Join(dir, "deployment.json"), Deployer: devOperator(), Operator: devOperator().Address(),
-		Authority: authority, Chain: mustChain("dev"), Times: devTimes, Depth: 0,
+		Authority: authority, Chain: on, Assets: append(on.Dollars(), coin), Times: devTimes, Depth: 0,
 	})
 }
 

@@ -452,6 +452,9 @@ func deskChain(all network.Registry, d deployment) network.Chain {
 	known, _ := all.ByID(d.ChainID)
 	c.Tokens = slices.Clone(known.Tokens)
 	for _, asset := range d.Assets {
+		if asset.Address.IsZero() {
+			continue // coin moves by no signature
+		}
 		if !slices.ContainsFunc(c.Tokens, func(t network.Token) bool { return t.Address == asset.Address }) {
 			c.Tokens = append(c.Tokens, asset)
 		}
