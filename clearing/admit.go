@@ -70,6 +70,8 @@ type admission struct {
 // guarantee was admitted; the same request again is safe and finds out. One that matches [ErrNotAdmitted] says it was not.
 // Cancelling ctx does not undo what is being written.
 func (h *House) Admit(ctx context.Context, reqs []Request, now time.Time) []Result {
+	h.admitting.Add(1)
+	defer h.admitting.Add(-1)
 	items := make([]*admission, len(reqs))
 	for i, r := range reqs {
 		items[i] = &admission{Request: r, now: now}
@@ -388,4 +390,19 @@ func parallel(n int, f func(int)) {
 		})
 	}
 	wg.Wait()
+}
+
+// atLeisure is parallel for work that takes seconds: while guarantees are being admitted it rests between calls, so that
+// they do not wait for a processor at each of their steps. A call should take no longer than a fraction of a millisecond.
+func (h *House) atLeisure(n int, f func(int)) {
+	parallel(n, func(i int) {
+		f(i)
+		h.giveWay()
+	})
+}
+
+func (h *House) giveWay() {
+	if h.Rest != nil && h.admitting.Load() > 0 {
+		h.Rest()
+	}
 }

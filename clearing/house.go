@@ -41,6 +41,10 @@ type Config struct {
 	BatchMax     int           // most guarantees in one transaction
 	ChunkMax     int           // positions posted in one call, a power of two of at most 1024
 	KeepDepth    uint64        // how many blocks of each stream can be unwound
+
+	// Rest is called again and again by work that takes seconds, as netting a large cycle does, while guarantees are being
+	// admitted. It pauses for a moment, so that they find a processor; nil does not.
+	Rest func()
 }
 
 // House is a clearing house: see the package's documentation. It is safe for concurrent use, and several houses may
@@ -56,6 +60,7 @@ type House struct {
 	trees     treeCache
 	known     roster
 	defaults  atomic.Uint64
+	admitting atomic.Int64             // calls of Admit
 	lastCycle atomic.Pointer[CycleRef] // that a guarantee was admitted to
 }
 

@@ -31,7 +31,7 @@ func (h *House) computeNet(tx Tx, c Cycle) (net, error) {
 		return net{}, err
 	}
 	n := net{guarantees: s.guarantees, gross: s.gross}
-	if n.positions, err = s.positions(c); err != nil {
+	if n.positions, err = s.positions(c, h.atLeisure); err != nil {
 		return net{}, err
 	}
 	if err := backPositions(tx, c.Ref, n.positions); err != nil {
@@ -107,7 +107,9 @@ func (h *House) readSheet(tx Tx, c CycleRef) (*sheet, error) {
 		hashing.Go(func() {
 			for p := range pages {
 				for i, l := range p.lines {
-					p.entries[i].hash(l.entries())
+					if p.entries[i].hash(l.entries()); i%256 == 255 {
+						h.giveWay()
+					}
 				}
 			}
 		})
@@ -213,8 +215,8 @@ func (r *register) add(n uint32, parties []participant) {
 	*r.slot(parties[n].address, parties) = n + 1
 }
 
-// positions nets what each participant has.
-func (s *sheet) positions(c Cycle) ([]Position, error) {
+// positions nets what each participant has. each is parallel, or works as it does.
+func (s *sheet) positions(c Cycle, each func(int, func(int))) ([]Position, error) {
 	all := make([]ref, 0, 2*s.guarantees)
 	for i := range s.parties {
 		p := &s.parties[i]
@@ -236,11 +238,11 @@ func (s *sheet) positions(c Cycle) ([]Position, error) {
 	}
 	slices.SortFunc(s.parties, func(a, b participant) int { return bytes.Compare(a.address[:], b.address[:]) })
 
-	const share = 64 // participants, one after the other in the same scratch memory
+	const share = 16 // participants, one after the other in the same scratch memory
 	positions := make([]Position, len(s.parties))
 	errs := make([]error, (len(s.parties)+share-1)/share)
 	id := c.Ref.ID()
-	parallel(len(errs), func(part int) {
+	each(len(errs), func(part int) {
 		var level []sumNode
 		for i := part * share; i < min((part+1)*share, len(s.parties)); i++ {
 			p := &s.parties[i]

@@ -3,6 +3,7 @@ package clearing
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/farthing402/farthing/evm"
@@ -69,5 +70,22 @@ func TestRegisterFindsEverybody(t *testing.T) {
 	}
 	if len(s.parties) != 5000 {
 		t.Errorf("%d participants", len(s.parties))
+	}
+}
+
+// Netting rests while guarantees are admitted, and only then: else it would take longer for nothing.
+func TestNettingGivesWay(t *testing.T) {
+	t.Parallel()
+	var rests atomic.Int64
+	w := newWorld(t, func(c *Config) { c.Rest = func() { rests.Add(1) } })
+	w.deposit(0, 1000)
+	w.owe(0, 1, 5, start)
+	c := w.cycleAt(start)
+	if w.net(c); rests.Load() != 0 {
+		t.Errorf("rested %d times while nothing was admitted", rests.Load())
+	}
+	w.admitting.Add(1)
+	if w.net(c); rests.Load() == 0 {
+		t.Error("did not rest while something was admitted")
 	}
 }

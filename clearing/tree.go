@@ -53,11 +53,11 @@ func node(a, b evm.Hash) evm.Hash {
 	return evm.Keccak256(a[:], b[:])
 }
 
-// parents folds one level: pairs of neighbours, an odd last one with itself.
-func parents(level []evm.Hash) []evm.Hash {
-	const share = 512 // nodes, more than what it costs to start another core
+// parents folds one level: pairs of neighbours, an odd last one with itself. each is parallel, or works as it does.
+func parents(level []evm.Hash, each func(int, func(int))) []evm.Hash {
+	const share = 256 // nodes, more than what it costs to start another core
 	up := make([]evm.Hash, (len(level)+1)/2)
-	parallel((len(up)+share-1)/share, func(part int) {
+	each((len(up)+share-1)/share, func(part int) {
 		for i := part * share; i < min((part+1)*share, len(up)); i++ {
 			up[i] = node(level[2*i], level[min(2*i+1, len(level)-1)])
 		}
@@ -71,10 +71,10 @@ func parents(level []evm.Hash) []evm.Hash {
 // shorter one is folded through all h levels, that gives the same nodes as folding the whole list, whatever h.
 type tree [][]evm.Hash
 
-func newTree(leaves []evm.Hash) tree {
+func newTree(leaves []evm.Hash, each func(int, func(int))) tree {
 	t := tree{leaves}
 	for len(t[len(t)-1]) > 1 {
-		t = append(t, parents(t[len(t)-1]))
+		t = append(t, parents(t[len(t)-1], each))
 	}
 	return t
 }
@@ -103,9 +103,12 @@ func VerifyProof(leaf, root evm.Hash, siblings []evm.Hash) bool {
 func (h *House) fold(c CycleRef, ps []Position) (r, q tree) {
 	id := c.ID()
 	rs, qs := make([]evm.Hash, len(ps)), make([]evm.Hash, len(ps))
-	parallel(len(ps), func(i int) {
-		rs[i] = leaf(h.Deployment, id, c.Asset, ps[i])
-		qs[i] = statementLeaf(rs[i], ps[i].Statement)
+	const share = 128 // positions
+	h.atLeisure((len(ps)+share-1)/share, func(part int) {
+		for i := part * share; i < min((part+1)*share, len(ps)); i++ {
+			rs[i] = leaf(h.Deployment, id, c.Asset, ps[i])
+			qs[i] = statementLeaf(rs[i], ps[i].Statement)
+		}
 	})
-	return newTree(rs), newTree(qs)
+	return newTree(rs, h.atLeisure), newTree(qs, h.atLeisure)
 }

@@ -46,7 +46,7 @@ func TestPublishedTree(t *testing.T) {
 		t.Errorf("cycle id %s, %v, want %s", id, err, v.Inputs.ID)
 	}
 	d := guarantee.Deployment{ChainID: v.Inputs.ChainID, ClearingHouse: v.Inputs.ClearingHouse}
-	tree := newTree(v.Leaves)
+	tree := newTree(v.Leaves, parallel)
 	if tree.root() != v.Root {
 		t.Errorf("root %s, want %s", tree.root(), v.Root)
 	}
@@ -96,7 +96,7 @@ func TestChunksFoldToTheWholeTree(t *testing.T) {
 				}
 				roots = append(roots, foldLevels(leaves[i:min(n, i+1<<height)], levels))
 			}
-			if got, want := newTree(leaves).root(), foldLevels(roots, 0); got != want {
+			if got, want := newTree(leaves, parallel).root(), foldLevels(roots, 0); got != want {
 				t.Fatalf("%d leaves in chunks of 2^%d: %s, want %s", n, height, got, want)
 			}
 		}
@@ -110,7 +110,7 @@ func TestEveryProofHoldsAndNoOther(t *testing.T) {
 		for i := range leaves {
 			leaves[i] = evm.Keccak256([]byte{byte(n), byte(i)})
 		}
-		tree := newTree(leaves)
+		tree := newTree(leaves, parallel)
 		for i, l := range leaves {
 			proof := tree.proof(uint64(i))
 			if !VerifyProof(l, tree.root(), proof) {

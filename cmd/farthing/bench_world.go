@@ -260,7 +260,7 @@ func (h *benchHouse) start() (err error) {
 	}
 	h.house, err = clearing.New(clearing.Config{
 		Book: book, Chain: calls{chain.Contracts{Vault: b.deployment.Vault, ClearingHouse: b.deployment.ClearingHouse}, evm.Address{1}},
-		Deployment: b.deployment, Authority: b.authority,
+		Deployment: b.deployment, Authority: b.authority, Rest: rest,
 	})
 	return err
 }

@@ -106,7 +106,7 @@ func openHouse(ctx context.Context, c houseConfig) (h *house, err error) {
 	h.House, err = clearing.New(clearing.Config{
 		Book: h.Store.Clearing(), Chain: calls{contracts, c.Operator.Address()}, Deployment: c.Deployment.guarantees(), Authority: c.Authority,
 		Rules: guarantee.Rules{EIP191: c.Front.EIP191}, MembersOnly: c.Front.MembersOnly,
-		Registries: c.Deployment.Registries, Registry: registries{h.Client},
+		Registries: c.Deployment.Registries, Registry: registries{h.Client}, Rest: rest,
 	})
 	if err != nil {
 		return nil, err
@@ -228,3 +228,6 @@ func depthOf(on network.Chain, told int) uint64 {
 	}
 	return on.Depth
 }
+
+// rest is how long work pauses that keeps all processors busy: long enough for the runtime to look at the network.
+func rest() { time.Sleep(50 * time.Microsecond) }
