@@ -87,6 +87,10 @@ func mustChain(name string) network.Chain {
 }
 
 func (c *deployCmd) Run(r *run) error {
+	registries, err := parseRegistries(c.Registry)
+	if err != nil {
+		return err
+	}
 	client, err := r.dial(c.RPCURL)
 	if err != nil {
 		return err
@@ -107,10 +111,6 @@ func (c *deployCmd) Run(r *run) error {
 		return misuse("no times named %q", c.Times).hint("demo, small or public")
 	}
 	token, err := on.Token(c.Asset)
-	if err != nil {
-		return err
-	}
-	registries, err := parseRegistries(c.Registry)
 	if err != nil {
 		return err
 	}
