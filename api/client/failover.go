@@ -14,30 +14,42 @@ type failover struct {
 	good  atomic.Int64 // of nodes, the one that answered last
 }
 
-// RoundTrip implements [http.RoundTripper].
-func (f *failover) RoundTrip(r *http.Request) (resp *http.Response, err error) {
-	first := f.good.Load()
-	for i := range int64(len(f.nodes)) {
-		node := (first + i) % int64(len(f.nodes))
+// RoundTrip implements [http.RoundTripper]. If no node is well, the answer is that of one that said so, if any did.
+func (f *failover) RoundTrip(r *http.Request) (ill *http.Response, err error) {
+	first, n := f.good.Load(), int64(len(f.nodes))
+	for i := range n {
+		node := (first + i) % n
 		try := r.Clone(r.Context())
 		try.URL.Scheme, try.URL.Host, try.Host = f.nodes[node].Scheme, f.nodes[node].Host, f.nodes[node].Host
 		if i > 0 && r.GetBody != nil {
 			if try.Body, err = r.GetBody(); err != nil {
-				return nil, err
+				break
 			}
 		}
-		last := i == int64(len(f.nodes))-1
+		var resp *http.Response
 		resp, err = f.inner.RoundTrip(try)
 		switch {
 		case err != nil && r.Context().Err() != nil:
-			f.good.CompareAndSwap(first, (first+1)%int64(len(f.nodes))) // it was silent; the next call begins elsewhere
-			return nil, err
-		case err == nil && (last || resp.StatusCode != http.StatusBadGateway && resp.StatusCode != http.StatusServiceUnavailable && resp.StatusCode != http.StatusGatewayTimeout):
+			f.good.CompareAndSwap(first, (first+1)%n) // it was silent; the next call begins elsewhere
+		case err != nil:
+		case resp.StatusCode == http.StatusBadGateway, resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusGatewayTimeout:
+			if ill != nil {
+				ill.Body.Close()
+			}
+			ill = resp
+		default:
 			f.good.Store(node)
+			if ill != nil {
+				ill.Body.Close()
+			}
 			return resp, nil
-		case err == nil:
-			resp.Body.Close()
 		}
+		if r.Context().Err() != nil {
+			break
+		}
+	}
+	if ill != nil {
+		return ill, nil
 	}
 	return nil, err
 }
