@@ -68,7 +68,7 @@ func TestNodesKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	purchases, kills := 150, 6
 	if heavy {
-		purchases, kills = 4000, 60
+		purchases, kills = 4000, 30
 	}
 	w := newTownOf(t, slowPrices, storetest.Database(t), 2)
 	victim := 0
@@ -87,7 +87,7 @@ func TestDatabaseKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	purchases, kills := 150, 4
 	if heavy {
-		purchases, kills = 4000, 40
+		purchases, kills = 4000, 25
 	}
 	db := storetest.Start(t)
 	w := newTownOf(t, slowPrices, db.Database(t), 2)

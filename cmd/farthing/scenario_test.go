@@ -141,7 +141,7 @@ func (s *stage) untilFinal(c clearing.Cycle) {
 // Several debtors default in one cycle, one pays late, when the mark of another is on the chain already, and none of that
 // keeps a debtor from paying, a creditor from its money or the cycle from its end. Every lock ends with the seal, also those
 // of creditors and of parties that end flat.
-func TestSeveralDefaultersAndALatePayer(t *testing.T) {
+func TestDefect6And7SeveralDefaultersAndALatePayer(t *testing.T) {
 	t.Parallel()
 	length := townTimes
 	length.Schedule.Challenge, length.WithdrawalDelay = 60, 600 // sending takes some blocks, and each is a second
@@ -210,7 +210,7 @@ func TestSeveralDefaultersAndALatePayer(t *testing.T) {
 
 // A period in which nobody promises anything costs no transaction and blocks nothing; one in which all end flat is posted
 // and sealed with a total of nothing, so that its guarantees are settled like any other's.
-func TestEmptyAndFlatCycles(t *testing.T) {
+func TestDefect8EmptyAndFlatCycles(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, townTimes)
 	a, b := s.party(), s.party()
@@ -396,4 +396,26 @@ func (s *stage) ban(token, who evm.Address) {
 	s.t.Helper()
 	s.send(devFaucet(), evm.Call{To: token, Data: evm.EncodeCall(evm.Selector("set(uint8,uint256)"),
 		evm.WordArg(evm.WordUint64(uint64(contractstest.Ban))), evm.WordArg(who.Word()))})
+}
+
+// The seal ends every lock of its cycle, whatever became of who had it: a creditor that owes less than it earns, parties that
+// end flat, a debtor. No payment, mark or claim is waited for.
+func TestDefect9TheSealEndsEveryLock(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, townTimes)
+	creditor, left, right, debtor := s.party(), s.party(), s.party(), s.party()
+	s.deposits(1_000, creditor, left, right, debtor)
+	ref, _ := s.owes(debt{debtor, creditor.Address(), 900}, debt{creditor, left.Address(), 400}, debt{left, right.Address(), 400}, debt{right, creditor.Address(), 400})
+	for _, locked := range []struct {
+		who    *evm.PrivateKey
+		amount uint64
+	}{{creditor, 400}, {left, 400}, {right, 400}, {debtor, 900}} {
+		s.wants("before the seal", locked.who, 1_000, locked.amount, 1_000-locked.amount)
+	}
+	s.await(ref, clearing.Committed)
+	s.free(creditor, left, right, debtor)
+	for _, whole := range []*evm.PrivateKey{creditor, left, right} {
+		s.wants("who owes nothing in the net", whole, 1_000, 0, 1_000)
+	}
+	s.wants("the debtor", debtor, 100, 0, 100)
 }

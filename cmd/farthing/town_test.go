@@ -53,7 +53,11 @@ type town struct {
 // testRun is what verbs run in, for tests that call what a verb calls.
 func testRun(t *testing.T, home string) *run {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	longest := 5 * time.Minute
+	if heavy {
+		longest = 30 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
 	t.Cleanup(cancel)
 	env := map[string]string{"FARTHING_HOME": home}
 	p := &program{In: &bytes.Buffer{}, Out: io.Discard, Err: io.Discard, Now: time.Now, Env: func(name string) (string, bool) {

@@ -109,7 +109,7 @@ contract ClearingTest is Base {
         house.claimMany(ids, amounts, proofs, carol);
     }
 
-    function test_mark_moves_no_money_and_spares_those_who_chose() public {
+    function test_defect5_a_mark_moves_no_money_and_spares_those_who_chose() public {
         fund(alice, 100);
         Pos[] memory p = three();
         sealCycle(START, p);
@@ -130,7 +130,7 @@ contract ClearingTest is Base {
         eq(house.getCycle(id(START)).totalDefaultCovered, 70, "covered");
     }
 
-    function test_settleDefaultFromCollateral_never_has_anything_to_do() public {
+    function test_defect5_settleDefaultFromCollateral_never_has_anything_to_do() public {
         fund(alice, 100);
         sealCycle(START, three());
         toFinal(START);
@@ -141,7 +141,7 @@ contract ClearingTest is Base {
 
     // --------------------------------------------------------- commit: early, late, second, stale, foreign
 
-    function test_attack_early_late_second_stale_or_foreign_commit() public {
+    function test_defect4_early_late_second_stale_or_foreign_commit() public {
         fund(alice, 1000);
         Pos[] memory p = three();
         bytes memory chunk = pack(p);
@@ -185,7 +185,7 @@ contract ClearingTest is Base {
         house.postPositions(asset, START, 0, 0, 10, chunk); // and posting again
     }
 
-    function test_attack_unequal_sums_are_never_sealed() public {
+    function test_defect4_unequal_sums_are_never_sealed() public {
         fund(alice, 1000);
         Pos[] memory p = three();
         p[2].amount = 31; // one more for the accomplice
@@ -491,7 +491,7 @@ contract ClearingTest is Base {
         house.finalizeCycle(id(START + 6));
     }
 
-    function test_attack_two_defaulters_and_a_late_payer_do_not_block_each_other() public {
+    function test_defect6_two_defaulters_and_a_late_payer_do_not_block_each_other() public {
         fund(alice, 100);
         fund(bob, 100);
         fund(carol, 100);
@@ -518,7 +518,7 @@ contract ClearingTest is Base {
         eq(house.getCycle(id(START)).totalDefaultCovered, 30, "covered");
     }
 
-    function test_attack_claims_race_for_a_pot_that_is_full_from_the_start() public {
+    function test_defect7_claims_race_for_a_pot_that_is_full_from_the_start() public {
         fund(alice, 70);
         Pos[] memory p = three();
         sealCycle(START, p); // alice never pays
