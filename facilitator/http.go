@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/facilitator/desk"
 	"github.com/farthing402/farthing/x402"
@@ -42,6 +44,9 @@ type handler struct {
 // Handler returns the service's HTTP face. Time limits are the server's; /settle may take as long as the published clients
 // wait, 90 seconds.
 func (f *Facilitator) Handler() http.Handler { return f.http }
+
+// Registry is where the service counts what /metrics shows, for whoever shows it elsewhere, with more.
+func (f *Facilitator) Registry() *prometheus.Registry { return f.metrics.registry }
 
 // Routes are the paths that [Facilitator.Handler] serves, as patterns of a ServeMux, for whoever serves more beside them.
 var Routes = []string{"/{$}", "/verify", "/settle", "/tabs", "/supported", "/discovery/resources", "/settlements/", "/health", "/ready", "/metrics"}

@@ -59,11 +59,14 @@ func (w *written) Header() http.Header         { return w.header }
 func (w *written) WriteHeader(status int)      { w.status = status }
 func (w *written) Write(b []byte) (int, error) { return w.body.Write(b) }
 
-// handler serves the facilitator's routes beside those of the clearing house.
+// handler serves the facilitator's routes beside those of the clearing house, which shows the facilitator's figures among its
+// own, to whoever may see them.
 func (h *house) handler(core http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range facilitator.Routes {
-		mux.Handle(route, h.face.Handler())
+		if route != "/metrics" {
+			mux.Handle(route, h.face.Handler())
+		}
 	}
 	mux.Handle("/", core)
 	return mux

@@ -2,7 +2,7 @@ package main
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// figures is what /metrics shows of the node itself, beside what the handler counts.
+// figures is what /metrics shows of the node itself and of its facilitator, beside what the handler counts.
 func (h *house) figures() *prometheus.Registry {
 	yes := func(b bool) float64 {
 		if b {
@@ -10,7 +10,7 @@ func (h *house) figures() *prometheus.Registry {
 		}
 		return 0
 	}
-	r := prometheus.NewRegistry()
+	r := h.face.Registry()
 	for _, g := range []struct {
 		name, help string
 		value      func() float64
