@@ -130,7 +130,7 @@ func (w *town) expect(p *process, pattern string) string {
 
 func (w *town) startNode(i int) {
 	w.t.Helper()
-	p := w.start(nil, "serve", "--rpc-url", w.rpc, "--deployment", "deployment.json", "--bls", "bls.json", "--book", w.book, "--listen", w.nodeListen[i])
+	p := w.start(nil, "serve", "--rpc-url", w.rpc, "--deployment", "deployment.json", "--bls", "bls.json", "--book", w.book, "--listen", w.nodeListen[i], "--public-url", w.houseURL())
 	w.expect(p, `^\{"chainId":31337`)
 	w.nodes[i] = p
 }

@@ -7,12 +7,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/farthing402/farthing/api/client"
 	"github.com/farthing402/farthing/clearing"
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/evm/devchain"
+	"github.com/farthing402/farthing/store/storetest"
 	"github.com/farthing402/farthing/webhook"
 	"github.com/farthing402/farthing/webhook/courier"
 )
@@ -129,5 +133,71 @@ func TestWebhooksOfALife(t *testing.T) {
 	check(t, s.hears("the stranger", strangers, webhook.EventVoided)[0].Decode(&voided))
 	if voided.Event != first.ID {
 		t.Errorf("taken back is %s, want %s", voided.Event, first.ID)
+	}
+}
+
+// Two nodes share one database. Both are killed at the moment in which a receiver has a webhook and nobody has written down that
+// it arrived: it comes again under the same id from whoever is there next, and what happens then arrives too.
+func TestNodesAreKilledBetweenDeliveryAndRecord(t *testing.T) {
+	t.Parallel()
+	w := newTownOf(t, slowPrices, storetest.Database(t), 2)
+	c := w.customers(1, nil)[0]
+	var secret atomic.Pointer[webhook.Secret]
+	var killed atomic.Bool
+	arrived := make(chan webhook.Event, 16)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		event, err := webhook.Receive(r, time.Now(), *secret.Load())
+		if err != nil {
+			t.Error(err)
+		}
+		if !killed.Swap(true) {
+			for _, node := range w.nodes {
+				node.kill()
+			}
+		}
+		arrived <- event
+	}))
+	t.Cleanup(server.Close)
+	house := must(client.New(w.houseURL(), client.WithSigner(c.key)))(t)
+	endpoint := must(house.AddWebhook(w.run.ctx, c.key.Address(), client.WebhookChange{URL: server.URL, Types: []webhook.Type{webhook.CollateralDeposited}}))(t)
+	known := must(webhook.ParseSecret(endpoint.Secret))(t)
+	secret.Store(&known)
+	next := func() webhook.Event {
+		t.Helper()
+		select {
+		case event := <-arrived:
+			return event
+		case <-time.After(2 * patience): // a claim runs out first
+			t.Fatal("nothing arrives")
+			return webhook.Event{}
+		}
+	}
+	deposit := func() {
+		t.Helper()
+		must(w.run.sendAll(w.client, devFaucet(), 0, chain.Mint(w.token.Address, c.key.Address(), demoDeposit)))(t)
+		must(w.run.sendAll(w.client, c.key, 0, depositOf(w.deployment, w.token.Address, demoDeposit)[:2]...))(t)
+	}
+	deposit()
+	first := next()
+	deposit() // while no node is there
+	for i := range w.nodes {
+		w.startNode(i)
+	}
+	ids := map[string]int{first.ID: 1}
+	for len(ids) < 2 || ids[first.ID] < 2 {
+		ids[next().ID]++
+	}
+	for id, n := range ids {
+		if id != first.ID && n > 1 {
+			t.Errorf("%s came %d times, though nobody was killed", id, n)
+		}
+	}
+	var list []client.WebhookDelivery
+	var err error
+	if !poll(func() bool {
+		list, err = house.WebhookDeliveries(w.run.ctx, c.key.Address(), endpoint.ID, 10)
+		return err == nil && len(list) >= len(ids) && !slices.ContainsFunc(list, func(d client.WebhookDelivery) bool { return d.State != "delivered" })
+	}) {
+		t.Errorf("the deliveries are recorded as %+v, %v", list, err)
 	}
 }

@@ -20,9 +20,9 @@ const (
 	workersMax     = 128 // deliveries under way in one process
 	perEndpointMax = 4   // and to one endpoint, so that a slow one holds up nobody else
 	pageEvents     = 256
-	batchMessages  = 256
+	batchMessages  = 64 // in one write, which others may wait for
 
-	claim = time.Minute // of a delivery: longer than an attempt can take
+	claim = 30 * time.Second // of a delivery: longer than an attempt and its record can take
 	keep  = 30 * 24 * time.Hour
 )
 

@@ -297,7 +297,7 @@ func TestKilledBetweenDeliveryAndRecord(t *testing.T) {
 			t.Fatalf("received %+v", first)
 		}
 		other := w.courier()
-		w.wait(59 * time.Second)
+		w.wait(29 * time.Second)
 		w.run(other)
 		if got := r.events(); len(got) != 0 {
 			t.Errorf("delivered again while it may still be under way: %+v", got)
