@@ -429,6 +429,20 @@ const scenarios = {
       assert.equal(both.status, 400);
       did('attacks', { version });
     }
+    for (const version of [1, 2]) {
+      const bought = await buyer.pay(`${options.gate}/judged`, version);
+      assert.equal(bought.response.status, 200, await bought.response.clone().text());
+      assert.equal(bought.claims.version, 'v2');
+      buyer.verify(bought.receipt.guarantee, bought.claims);
+      const { accepted } = bought;
+      const show = (payload) => fetch(`${options.gate}/judged`, {
+        headers: { [version === 2 ? 'PAYMENT-SIGNATURE' : 'X-PAYMENT']: wrap(envelope({}, accepted, payload, version)) },
+      });
+      const terms = { recipient: accepted.payTo, asset: accepted.asset, amount: accepted.amount, reqId: randomId() };
+      const weaker = [buyer.claims(terms), buyer.claims({ ...terms, policy: { ...accepted.extra, minValidationScore: 1 } }), buyer.claims({ ...terms, policy: { ...accepted.extra, validatorAddress: buyer.address } })];
+      for (const claims of weaker) assert.equal((await show(await buyer.sign(claims))).status, 402);
+    }
+    did('bought on condition');
     const first = await fetch(`${options.gate}/quote/ACME`);
     const { extra } = (await first.json()).accepts.find((a) => a.scheme === '4mica-credit');
     const ids = new Set();
@@ -454,14 +468,19 @@ const scenarios = {
     for (const version of [1, 2]) assert(kinds.some((k) => k.scheme === '4mica-credit' && k.network === network && k.x402Version === version));
     assert.equal((await (await fetch(`${options.facilitator}/health`)).json()).status, 'ok');
     did('supported', { kinds: kinds.length });
-    for (const version of [1, 2]) {
-      const tab = await post('/tabs', { userAddress: buyer.address, recipientAddress: seller.address, network, erc20Token: token, ttlSeconds: 300, guaranteeVersion: 1 });
+    const policy = {
+      validationRegistryAddress: buyer.params.trusted_validation_registries[0], validationChainId: buyer.params.chain_id, validatorAddress: seller.address,
+      validatorAgentId: '7', minValidationScore: 50, jobHash: keccak256('0x04'),
+    };
+    for (const [version, condition] of [[1], [2], [1, policy], [2, policy]]) {
+      const guaranteeVersion = condition ? 2 : 1;
+      const tab = await post('/tabs', { userAddress: buyer.address, recipientAddress: seller.address, network, erc20Token: token, ttlSeconds: 300, guaranteeVersion });
       assert.equal(tab.recipientAddress.toLowerCase(), seller.address.toLowerCase());
       const paymentRequirements = {
-        scheme: '4mica-credit', network, payTo: seller.address, asset: token, maxTimeoutSeconds: 300, extra: { tabEndpoint: 'https://api.example.com/tab' },
+        scheme: '4mica-credit', network, payTo: seller.address, asset: token, maxTimeoutSeconds: 300, extra: { tabEndpoint: 'https://api.example.com/tab', ...condition },
         ...(version === 1 ? { maxAmountRequired: '2500', resource: 'https://api.example.com/x', description: '', mimeType: '' } : { amount: '2500' }),
       };
-      const claims = buyer.claims({ recipient: seller.address, asset: token, amount: 2500n, reqId: BigInt(tab.nextReqId) });
+      const claims = buyer.claims({ recipient: seller.address, asset: token, amount: 2500n, reqId: BigInt(tab.nextReqId), policy: condition });
       const payload = await buyer.sign(claims);
       const paymentPayload = envelope({ resource: { url: 'https://api.example.com/x' } }, paymentRequirements, payload, version);
       const body = { x402Version: version, paymentHeader: wrap(paymentPayload), paymentPayload, paymentRequirements };
@@ -483,11 +502,11 @@ const scenarios = {
       assert.deepEqual([bad.status, bad.success, bad.certificate], [200, false, undefined]);
       assert.notEqual(bad.error ?? '', '');
       const beyond = { ...paymentRequirements, ...(version === 1 ? { maxAmountRequired: '1000000000' } : { amount: '1000000000' }) };
-      const much = await buyer.sign(buyer.claims({ recipient: seller.address, asset: token, amount: 1000000000n, reqId: randomId() }));
+      const much = await buyer.sign(buyer.claims({ recipient: seller.address, asset: token, amount: 1000000000n, reqId: randomId(), policy: condition }));
       const over = { ...body, paymentRequirements: beyond, paymentPayload: envelope({ resource: { url: 'https://api.example.com/x' } }, beyond, much, version) };
       assert.equal((await post('/verify', over)).isValid, !options.sees);
       assert.equal((await post('/settle', over)).success, false);
-      did('settled', { version });
+      did('settled', { version, guarantee: guaranteeVersion });
     }
   },
 

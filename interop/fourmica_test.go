@@ -18,6 +18,7 @@ import (
 	"github.com/farthing402/farthing/evm"
 	"github.com/farthing402/farthing/evm/chain"
 	"github.com/farthing402/farthing/evm/devchain"
+	"github.com/farthing402/farthing/evm/keystore"
 	"github.com/farthing402/farthing/money"
 )
 
@@ -26,6 +27,8 @@ type town struct {
 	*testing.T
 	world *world
 	core  string
+
+	registry evm.Address // that it trusts
 }
 
 // accountBank pays for the town's users. The operator's and the faucet's nonces are farthing's own.
@@ -42,7 +45,7 @@ func newTown(t *testing.T, flags ...string) *town {
 	})
 	town := &town{T: t, world: w, core: must(p.await(`clearing house at (http://[^\s,]+),`))(t)}
 	params := must(must(client.New(town.core))(t).Params(t.Context()))(t)
-	w.rpc = params.RPCURL
+	w.rpc, town.registry = params.RPCURL, params.Registries[0]
 	w.client = must(chain.Dial(t.Context(), w.rpc))(t)
 	return town
 }
@@ -124,20 +127,33 @@ func TestClientOf4Mica(t *testing.T) {
 		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, `{"path":%q}`, r.URL.Path) }))
 		t.Cleanup(upstream.Close)
 		file := filepath.Join(t.TempDir(), "gate.yaml")
-		check(t, os.WriteFile(file, fmt.Appendf(nil, "upstream: %s\nbody: 4mica\nroutes:\n  GET /quote/{symbol}: $0.0005\n  GET /dear: $0.01\n", upstream.URL), 0o600))
+		check(t, os.WriteFile(file, fmt.Appendf(nil, "upstream: %s\nbody: 4mica\nroutes:\n  GET /quote/{symbol}: $0.0005\n  GET /dear: $0.01\n"+
+			"  GET /judged: {price: $0.02, validation: {registry: %s, validator: %s, agent: 42, score: 80}}\n",
+			upstream.URL, town.registry, account(accountPayee).Address()), 0o600))
 		gate := must(town.world.start(farthing, "gate", "--dev", "--config", file, "--listen", "127.0.0.1:0"))(t)
 		town.does(t, "gate", options{"keys": town.keys(t, 2), "gate": must(gate.await(`selling  (http://\S+) `))(t)},
-			"bought", "attacks", "bought", "attacks", "ids")
+			"bought", "attacks", "bought", "attacks", "bought on condition", "ids")
 	})
 	t.Run("settles through the core", func(t *testing.T) {
 		t.Parallel()
-		town.does(t, "facilitator", options{"keys": town.keys(t, 2), "facilitator": town.core, "sees": true}, "supported", "settled", "settled")
+		town.does(t, "facilitator", options{"keys": town.keys(t, 2), "facilitator": town.core, "sees": true}, "supported", "settled", "settled", "settled", "settled")
 	})
 	t.Run("settles through a front", func(t *testing.T) {
 		t.Parallel()
 		front := must(town.world.start(farthing, "facilitator", "--clearing-house", town.core, "--listen", "127.0.0.1:0"))(t)
 		town.does(t, "facilitator", options{"keys": town.keys(t, 2), "facilitator": must(front.await(`facilitator at (http://[^\s:]+:\d+):`))(t)},
-			"supported", "settled", "settled")
+			"supported", "settled", "settled", "settled", "settled")
+	})
+	t.Run("settles through a front that signs in", func(t *testing.T) {
+		t.Parallel()
+		key, file := must(evm.GenerateKey())(t), filepath.Join(t.TempDir(), "front.json")
+		check(t, keystore.Import(file, key, nil, keystore.Light))
+		if out, err := town.world.command("member", "add", "front", key.Address().String(), "--role", "facilitator", "--dev").CombinedOutput(); err != nil {
+			t.Fatalf("farthing member add: %v\n%s", err, out)
+		}
+		front := must(town.world.start(farthing, "facilitator", "--clearing-house", town.core, "--key", file, "--listen", "127.0.0.1:0"))(t)
+		town.does(t, "facilitator", options{"keys": town.keys(t, 2), "facilitator": must(front.await(`facilitator at (http://[^\s:]+:\d+):`))(t), "sees": true},
+			"supported", "settled", "settled", "settled", "settled")
 	})
 	for _, scheme := range []string{"4mica-credit", "4mica"} {
 		t.Run("sells by its own paywall as "+scheme, func(t *testing.T) {
