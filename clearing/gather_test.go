@@ -152,3 +152,39 @@ func TestAdmitCancelled(t *testing.T) {
 		t.Errorf("again: %+v", r)
 	}
 }
+
+// sides is a book that wants three groups of admissions at once.
+type sides struct{ *Memory }
+
+func (sides) SideBySide() int { return 3 }
+
+// A call whose payers are in several groups is answered in its order, and each payer's guarantees are decided in theirs.
+func TestAdmissionsOfSeveralPayersSideBySide(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Book, c.BatchMax = sides{c.Book.(*Memory)}, 4 })
+	v := verifier(t)
+	const payers, each, covered = 6, 10, 7
+	var reqs []Request
+	for i := range payers {
+		w.deposit(i, covered)
+	}
+	for range each {
+		for i := range payers {
+			reqs = append(reqs, Request{Signed: w.sign(i, 7, 1, start), Batch: true})
+		}
+	}
+	for n, r := range w.Admit(t.Context(), reqs, at(start)) {
+		round := n / payers
+		if admitted := r.Err == nil; admitted != (round < covered) || !admitted && !errors.Is(r.Err, ErrExposure) {
+			t.Errorf("round %d of payer %d: %v", round, n%payers, r.Err)
+		}
+		if want := reqs[n].Signed.Claims.Digest(deployment.ClaimsSeparator()); r.Digest != want {
+			t.Errorf("result %d is that of another request", n)
+		}
+		if r.Err == nil {
+			if _, err := v.Verify(r.Certificate, reqs[n].Signed.Claims); err != nil {
+				t.Errorf("certificate %d: %v", n, err)
+			}
+		}
+	}
+}
