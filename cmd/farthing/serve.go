@@ -128,6 +128,9 @@ func (c *serveCmd) announce(r *run, h *house) error {
 	r.say("clearing house at %s, operator %s, %s on %s", h.URL, d.Operator, d.Assets[0].Symbol, d.Network)
 	if h.Store.Served() {
 		r.say("node        %s on %s; of the nodes there, one leads", h.Node, h.Store.Name())
+		if h.Front.PublicURL == "" {
+			r.say("warning     without --public-url, the same on all nodes, clients sign in only at this node's own address")
+		}
 	} else {
 		r.say("book        %s, of this process alone", h.Store.Name())
 	}

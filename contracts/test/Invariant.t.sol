@@ -108,7 +108,10 @@ contract Handler is Base {
             if (when == 0 || vm.getBlockTimestamp() < when + W) fail("I7: left before its delay");
             (uint256 rest,,) = vault.getUser(person, a);
             if (rest > before) fail("I1: grew by a withdrawal");
-        } catch {}
+        } catch {
+            // the dollar refuses nobody, and neither does anybody else keep one from leaving with it
+            if (a == address(usd) && when != 0 && vm.getBlockTimestamp() >= when + W) fail("I7: an exit was blocked");
+        }
     }
 
     function limit(uint8 who, uint8 which, uint64 amount, bool none) external {
