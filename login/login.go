@@ -81,6 +81,9 @@ func New(c Config) (*Service, error) {
 			*d.v = d.d
 		}
 	}
+	if strings.ContainsFunc(c.Statement, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 }) {
+		return nil, errors.New("login: a statement of more than one line, which nobody could sign")
+	}
 	return &Service{Config: c, nonces: derive(c.Secret, "nonce"), access: derive(c.Secret, "access")}, nil
 }
 

@@ -474,3 +474,20 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// What would make logins impossible, or unsafe, is refused when the service is made.
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	good := newWorld(t).Service.Config
+	for name, change := range map[string]func(*login.Config){
+		"no book": func(c *login.Config) { c.Book = nil }, "no secret": func(c *login.Config) { c.Secret = [32]byte{} },
+		"no domain": func(c *login.Config) { c.Domain = "" }, "no chain": func(c *login.Config) { c.ChainID = 0 },
+		"a token that never lived": func(c *login.Config) { c.AccessTTL = -1 }, "two lines": func(c *login.Config) { c.Statement = "a\nURI: b" },
+	} {
+		c := good
+		change(&c)
+		if _, err := login.New(c); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -27,15 +28,19 @@ type houseFront struct {
 	ReadRate    float64  `help:"Other requests a second from one address; 0: as many as are usual." default:"0" placeholder:"N"`
 
 	LoginSecret string        `help:"File with 64 hexadecimal digits from which tokens are made, the same on every node; default one that the database keeps." placeholder:"FILE"`
+	NonceTTL    time.Duration `name:"nonce-ttl" help:"How long what is to be signed for a login is good." default:"5m"`
 	AccessTTL   time.Duration `name:"access-ttl" help:"How long an access token lives." default:"15m"`
 	RefreshTTL  time.Duration `name:"refresh-ttl" help:"How long a refresh token lives." default:"720h"`
+	Statement   string        `name:"login-statement" help:"What wallets show to whoever signs in; one line." placeholder:"TEXT"`
+	Issuer      string        `name:"token-issuer" help:"Who access tokens say has made them." default:"farthing" placeholder:"NAME"`
+	Audience    string        `name:"token-audience" help:"Whom access tokens say they are for." default:"farthing" placeholder:"NAME"`
 }
 
 // core makes the routes of the clearing house.
 func (h *house) core(ctx context.Context) (http.Handler, error) {
 	f := h.Front
 	if f.PublicURL == "" {
-		f.PublicURL = h.URL
+		f.PublicURL = publicURL(h.listener.Addr())
 	}
 	u, err := url.Parse(f.PublicURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "" {
@@ -47,10 +52,11 @@ func (h *house) core(ctx context.Context) (http.Handler, error) {
 	}
 	logins, err := login.New(login.Config{
 		Book: h.Store.Logins(), Secret: secret, ChainID: h.Deployment.ChainID, Domain: u.Host, URI: u.Scheme + "://" + u.Host,
-		AccessTTL: f.AccessTTL, RefreshTTL: f.RefreshTTL, Wallets: h.Client, Grant: api.Grants(h.House, h.Operator.Address()),
+		Statement: f.Statement, Issuer: f.Issuer, Audience: f.Audience, NonceTTL: f.NonceTTL, AccessTTL: f.AccessTTL, RefreshTTL: f.RefreshTTL,
+		Wallets: h.Client, Grant: api.Grants(h.House, h.Operator.Address()),
 	})
 	if err != nil {
-		return nil, err
+		return nil, misuse("%v", err)
 	}
 	c := h.apiConfig()
 	c.Metrics = h.figures()
@@ -69,6 +75,15 @@ func (h *house) core(ctx context.Context) (http.Handler, error) {
 		c.Proxies = append(c.Proxies, p)
 	}
 	return api.New(c), nil
+}
+
+// publicURL is where clients on this machine reach what listens on an address.
+func publicURL(at net.Addr) string {
+	host, port, err := net.SplitHostPort(at.String())
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return "http://" + net.JoinHostPort("localhost", port)
+	}
+	return "http://" + at.String()
 }
 
 // inside serves this process itself, without logins.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"time"
 
 	"github.com/farthing402/farthing/evm/devchain"
@@ -147,6 +148,9 @@ func (c *serveCmd) announce(r *run, h *house) error {
 			return err
 		}
 	}
+	if ip := net.ParseIP(listenHost(h.Listen)); c.PublicURL == "" && (ip == nil || !ip.IsLoopback()) && listenHost(h.Listen) != "localhost" {
+		r.say("logins      work on this machine only: name the address that clients use with --public-url")
+	}
 	if h.Dev {
 		r.say("development money is not real")
 	}
@@ -155,4 +159,10 @@ func (c *serveCmd) announce(r *run, h *house) error {
 	}
 	return r.emit(map[string]any{"url": h.URL, "operator": d.Operator, "vault": d.Vault, "clearingHouse": d.ClearingHouse, "chainId": d.ChainID},
 		"url         %s\n", h.URL)
+}
+
+// listenHost is the host of an address to listen on; empty for all of the machine's.
+func listenHost(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	return host
 }
