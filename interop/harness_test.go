@@ -1,5 +1,5 @@
-// Package interop drives the published x402 and T402 packages, as buyers, sellers and facilitators, against the farthing
-// program, on anvil and on farthing's own development chain. It needs node and the packages (npm ci in this folder), so
+// Package interop drives the published x402 and T402 packages, as buyers, sellers and facilitators, and a client of 4Mica's
+// protocol, against the farthing program, on anvil and on farthing's own development chain. It needs node and the packages (npm ci in this folder), so
 // it runs only with FARTHING_INTEROP=1; then whatever is missing is a failure.
 package interop
 
