@@ -318,38 +318,6 @@ func (h *House) GuaranteeByKey(ctx context.Context, k guarantee.Key) (s Standing
 	return s, err
 }
 
-// Guarantees returns those that a cycle nets, in which the participant is payer or payee, in the order of admission; after says how many
-// to pass over and limit how many to return at most, 0 being no limit.
-func (h *House) Guarantees(ctx context.Context, id string, participant evm.Address, after, limit int) (list []Standing, err error) {
-	err = h.Book.Read(ctx, func(tx Tx) error {
-		list = nil
-		c, err := cycleByText(tx, id)
-		if err != nil {
-			return err
-		}
-		seen := 0
-		for g, err := range tx.GuaranteesOf(c.Ref, participant) {
-			if err != nil {
-				return err
-			}
-			if seen++; seen <= after {
-				continue
-			}
-			if list = append(list, Standing{Guarantee: g}); limit > 0 && len(list) == limit {
-				break
-			}
-		}
-		payers := make(map[evm.Address]Position)
-		for i := range list {
-			if list[i], err = standing(tx, list[i].Guarantee, payers); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return list, err
-}
-
 // standing finds out where a guarantee stands. payers remembers positions between calls for one cycle; it may be nil.
 func standing(tx Tx, g Guarantee, payers map[evm.Address]Position) (Standing, error) {
 	ref := g.Netting()

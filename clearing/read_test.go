@@ -37,19 +37,19 @@ func TestReads(t *testing.T) {
 	if err != nil || again.Signature != first.Certificate.Signature {
 		t.Errorf("certificate made again: %v", err)
 	}
-	digests := func(list []Standing) (ds []evm.Hash) {
-		for _, s := range list {
-			ds = append(ds, s.Guarantee.Digest)
+	payer := party(0)
+	all, err := w.List(ctx, Listing{Asset: dollar, Payer: &payer, InCycle: true, Start: ref.Start, Limit: 10})
+	if err != nil || len(all) != 2 || all[1].Guarantee.Digest != first.Digest || all[1].Status != StatusPayable {
+		t.Errorf("guarantees: %+v, %v", all, err)
+	}
+	for _, bad := range []Listing{{Asset: dollar, Limit: 1}, {Asset: dollar, Payer: &payer}, {Asset: dollar, Payer: &payer, Payee: &payer, Limit: 1}} {
+		if _, err := w.List(ctx, bad); !errors.Is(err, errListing) {
+			t.Errorf("%+v: %v", bad, err)
 		}
-		return ds
 	}
-	all, err := w.Guarantees(ctx, ref.String(), party(0), 0, 0)
-	if err != nil || len(all) != 3 || all[0].Guarantee.Digest != first.Digest {
-		t.Errorf("guarantees: %v, %v", digests(all), err)
-	}
-	page, err := w.Guarantees(ctx, ref.String(), party(0), 1, 1)
-	if err != nil || len(page) != 1 || page[0].Guarantee.Digest != all[1].Guarantee.Digest {
-		t.Errorf("a page of them: %v, %v", digests(page), err)
+	page, err := w.List(ctx, Listing{Asset: dollar, Payer: &payer, Before: all[0].Place, Limit: 1})
+	if err != nil || len(page) != 1 || page[0].Guarantee.Digest != first.Digest {
+		t.Errorf("a page of them: %+v, %v", page, err)
 	}
 	if cycles, err := w.Cycles(ctx, dollar, 1); err != nil || len(cycles) != 1 || cycles[0].Ref != last.Cycle {
 		t.Errorf("cycles: %+v, %v", cycles, err)
@@ -83,7 +83,6 @@ func TestReads(t *testing.T) {
 		"a number past 64 bits": func() error { _, err := w.Cycle(ctx, dollar.Lower()+":18446744073709551616"); return err },
 		"proof before the net":  func() error { _, err := w.Proof(ctx, ref.String(), party(0)); return err },
 		"statement of nobody":   func() error { _, err := w.Statement(ctx, ref.String(), party(9)); return err },
-		"guarantees of nothing": func() error { _, err := w.Guarantees(ctx, "", party(0), 0, 0); return err },
 		"positions of nothing":  func() error { _, err := w.Positions(ctx, ""); return err },
 	} {
 		if err := read(); !errors.Is(err, ErrNotFound) {
