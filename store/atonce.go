@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -236,15 +237,14 @@ func (t *tx) putSumsAtOnce(sums map[payerCycle]*sum) error {
 	var starts []uint64
 	var changes []string
 	for k, s := range sums {
-		change := s.plus.String()
-		if less, ok := s.plus.Sub(s.minus); ok {
-			change = less.String()
-		} else {
-			more, _ := s.minus.Sub(s.plus)
-			change = "-" + more.String()
+		change, up := s.plus.Sub(s.minus)
+		sign := ""
+		if !up {
+			change, _ = s.minus.Sub(s.plus)
+			sign = "-"
 		}
-		payers, assets = append(payers, bytesCopy(k.payer)), append(assets, bytesCopy(k.cycle.Asset))
-		starts, changes = append(starts, k.cycle.Start), append(changes, change)
+		payers, assets = append(payers, slices.Clone(k.payer[:])), append(assets, slices.Clone(k.cycle.Asset[:]))
+		starts, changes = append(starts, k.cycle.Start), append(changes, sign+change.String())
 	}
 	if len(payers) == 0 {
 		return nil
@@ -255,5 +255,3 @@ func (t *tx) putSumsAtOnce(sums map[payerCycle]*sum) error {
 		ON CONFLICT (payer, asset, cycle_start) DO UPDATE SET payable = payer_cycle.payable + excluded.payable`,
 		payers, assets, starts, changes)
 }
-
-func bytesCopy(a evm.Address) []byte { return a[:] }
