@@ -148,7 +148,7 @@ func (s *session) enqueueOn(chainID uint64, call evm.Call) error {
 	if n == 1 {
 		return nil
 	}
-	old, err := s.call(call.ID)
+	old, err := s.heldCall(call.ID) // row and attempts of one moment, though others are at it
 	if err == nil && !old.Same(call) {
 		err = fmt.Errorf("enqueue %v: %w", call, evm.ErrCallConflict)
 	}
