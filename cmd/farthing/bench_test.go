@@ -26,7 +26,7 @@ var tinySizes = sizes{
 
 func tinyBench(t *testing.T) *bench {
 	t.Helper()
-	b, err := newBench(t.Context(), benchConfig{Dir: t.TempDir(), Postgres: os.Getenv("FARTHING_POSTGRES"), Rounds: 1, Sizes: tinySizes, Now: time.Unix(1_782_122_400, 0), Story: t.Logf})
+	b, err := newBench(t.Context(), benchConfig{Postgres: os.Getenv("FARTHING_POSTGRES"), Rounds: 1, Sizes: tinySizes, Now: time.Unix(1_782_122_400, 0), Story: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
