@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -79,13 +81,28 @@ func (s *stage) whileMining(fn func() error) {
 	}
 }
 
-// send has calls mined, in the next block if they state their gas.
+// send has calls mined, in the next block if they state their gas. A block is made for each pass of the sender, however
+// long that takes: the chain's time does not depend on how busy the machine is.
 func (s *stage) send(key *evm.PrivateKey, calls ...evm.Call) {
 	s.t.Helper()
-	s.whileMining(func() error {
-		_, err := s.run.sendAll(s.house.Client, key, 0, calls...)
-		return err
-	})
+	outbox := evm.NewMemoryOutbox()
+	sender := chain.NewSender(s.house.Client, outbox, key, chain.Policy{InFlightMax: 64})
+	for i := range calls {
+		calls[i].ID, calls[i].From = fmt.Sprint(i), key.Address()
+		check(s.t, outbox.Enqueue(s.run.ctx, calls[i]))
+	}
+	began := false
+	pass := func(ctx context.Context) (time.Time, error) {
+		var err error
+		if began {
+			err = s.node.Mine(ctx, 1)
+		}
+		began = true
+		return s.node.Time(), err
+	}
+	for i := range calls {
+		must(sender.Wait(s.run.ctx, calls[i].ID, pass))(s.t)
+	}
 }
 
 // offer puts calls into the node's pool and leaves mining to the caller.
