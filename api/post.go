@@ -338,7 +338,7 @@ func readBody(r *http.Request) ([]byte, error) {
 		return nil, x402.Errorf("malformed_request", "content encoding %q is not read", clip(enc))
 	}
 	if r.ContentLength > bodyBytesMax {
-		return nil, errBodyTooLarge
+		return nil, tooLarge(r)
 	}
 	// A body of known length is read without growing, but nobody is given much memory for a promise.
 	in := bytes.NewBuffer(make([]byte, 0, min(max(0, r.ContentLength), 64<<10)+bytes.MinRead))
@@ -352,9 +352,13 @@ func readBody(r *http.Request) ([]byte, error) {
 	case err != nil:
 		return nil, x402.Errorf("malformed_request", "body: %w", err)
 	case len(body) > bodyBytesMax:
-		return nil, errBodyTooLarge
+		return nil, tooLarge(r)
 	}
 	return body, nil
 }
 
-var errBodyTooLarge = x402.Errorf("body_too_large", "body is larger than %d bytes", bodyBytesMax)
+// tooLarge lets a client that sends not much too much send it, or it would see its connection end in place of the reason.
+func tooLarge(r *http.Request) error {
+	_, _ = io.CopyN(io.Discard, r.Body, bodyBytesMax)
+	return x402.Errorf("body_too_large", "body is larger than %d bytes", bodyBytesMax)
+}
