@@ -487,6 +487,16 @@ func simAmount(p []byte) money.Amount {
 	return a
 }
 
+// unreleased reports whether what voided postings took is still to be given back.
+func (cy *simCycle) unreleased() bool {
+	for chunk := range cy.old {
+		if !cy.released[chunk] {
+			return true
+		}
+	}
+	return false
+}
+
 func (cy *simCycle) deadline() uint64 {
 	if cy.generation == 0 {
 		return cy.ref.Start + schedule.Length + schedule.Cutoff + schedule.Post
