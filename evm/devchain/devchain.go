@@ -227,6 +227,7 @@ func ethConfig(genesis *core.Genesis) *ethconfig.Config {
 	c.TxPool.PriceLimit = 1
 	c.GPO.MaxPrice = big.NewInt(100_000_000) // tips that the node suggests stay within 0.1 gwei too
 	c.RPCGasCap = 100_000_000
+	c.RPCEVMTimeout = time.Minute // the gas is what bounds a call, also on a machine that is busy
 	return &c
 }
 
