@@ -302,7 +302,8 @@ const scenarios = {
     const pay = await until('pay_net_debit', soon(() => payer.action(cycle, 'pay_net_debit')));
     const root = (await payer.proof(cycle)).merkle_root;
     const [onAsset, onRoot, debit, credit, , , , , submission, finality, status, exists] = await payer.clearing('getCycle', [cycle], house);
-    assert.deepEqual([onAsset, onRoot, debit, credit, status, exists], [token, root, dollars(0.27), dollars(0.27), 1, true]);
+    assert.deepEqual([onAsset, onRoot, status, exists], [token, root, 1, true]);
+    assert(debit === credit && debit >= dollars(0.27), `${debit} and ${credit}: others may share the cycle`);
     assert(submission <= finality && submission > 0n);
     assert.equal(await payer.clearing('participantLeaf', [cycle, token, payer.address, dollars(0.07), 0], house), (await payer.proof(cycle)).leaf);
     assert.equal(pay.contract_address.toLowerCase(), house.toLowerCase());
